@@ -1,0 +1,48 @@
+/* What every kernel file shares: the shape of an encoder and a decoder, and the table in which they are found.
+ *
+ * A kernel file is plain C11 with GCC/Clang vector extensions. It is compiled once per instruction set
+ * (GT_ISA = base, avx2, avx512), at that set's native vector width, with -ffp-contract=off. Every public symbol
+ * goes through GT_FN(name), which appends the instruction set. No libm, no allocation, no globals that change.
+ *
+ * Contract of an encoder: x holds n finite floats (n a multiple of the block), w holds n positive weights of
+ * at most 2 and at least 2^-60 (prepared from an importance matrix) or is NULL; out gets the row's bytes. Whatever x
+ * is, every stored scale is finite. The bytes depend on x, w and the options alone: not on the instruction set.
+ */
+#ifndef GGUFTOOL_H
+#define GGUFTOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum gt_objective { GT_IMATRIX = 0, GT_REF = 1, GT_MSE = 2 };
+enum gt_effort { GT_FAST = 0, GT_DEFAULT = 1, GT_BEST = 2 };
+
+typedef struct {
+    int objective; /* enum gt_objective: what the search minimises; GT_IMATRIX without w is the plain squared error */
+    int effort;    /* enum gt_effort */
+} gt_options;
+
+typedef void (*gt_encode_row)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt);
+typedef void (*gt_decode_row)(const uint8_t *in, int64_t n, float *y);
+
+typedef struct {
+    int id;                /* ggml type id */
+    int block_size;        /* elements */
+    int block_bytes;
+    int row_header;        /* bytes in front of every row */
+    gt_encode_row encode;  /* NULL: this type cannot be encoded yet */
+    gt_decode_row decode;  /* NULL: this type cannot be decoded yet */
+} gt_codec;
+
+#define GT_CAT2(a, b) a##_##b
+#define GT_CAT(a, b) GT_CAT2(a, b)
+#define GT_FN(name) GT_CAT(name, GT_ISA)
+
+/* One table per family and instruction set, ended by an entry with block_size 0. */
+#define GT_DECLARE_FAMILY(isa)                      \
+    extern const gt_codec gt_floats_##isa[];        \
+    extern const gt_codec gt_legacy_##isa[];        \
+    extern const gt_codec gt_kquants_affine_##isa[]; \
+    extern const gt_codec gt_kquants_symmetric_##isa[];
+
+#endif

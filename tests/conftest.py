@@ -1,0 +1,18 @@
+"""What tests share: where the reference material lies, and how a test says that it needs some of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference vectors, models and texts beside the checkout; the test skips where it is absent."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("no ../shared beside the checkout: reference material is absent")
+    return SHARED
