@@ -1,0 +1,61 @@
+"""``gguftool kld``: perplexity and KL divergence through libllama."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+
+@click.command("kld")
+@click.argument("models", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.option("--base", type=click.Path(dir_okay=False), help="Model to compare with, usually the F16 source.")
+@click.option("-f", "--file", "text", required=True, type=click.Path(dir_okay=False), help="Text to evaluate on.")
+@click.option("-c", "--ctx-size", default=512, show_default=True, help="Tokens per chunk.")
+@click.option("--chunks", type=int, help="Evaluate the first N chunks only.")
+@click.option("-t", "--threads", type=int, help="Threads; all cores by default.")
+@click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
+def command(
+    models: tuple[str, ...], base: str | None, text: str, ctx_size: int, chunks: int | None, threads: int | None,
+    style: str,
+) -> None:
+    """Perplexity of MODELS on a text, and with --base their KL divergence from it. Needs llama-cpp-python."""
+    from tqdm import tqdm
+
+    from gguftool.show.tables import render
+    from gguftool.verbs.kld import kld
+
+    bar = tqdm(unit="chunk", disable=None, leave=False)
+
+    def step(name: str, done: int, total: int) -> None:
+        bar.set_description(name)
+        bar.total, bar.n = total, done
+        bar.refresh()
+
+    try:
+        measured = kld(
+            models, text, base=base, n_ctx=ctx_size, chunks=chunks, threads=threads or os.cpu_count() or 1,
+            progress=step,
+        )
+    finally:
+        bar.close()
+    rows = [_row(m.path.name, m.nbytes, m.result) for m in measured]
+    click.echo(render(list(rows[0]), [list(row.values()) for row in rows], style))
+
+
+def _row(name: str, nbytes: int, result: Any) -> dict[str, str]:
+    row = {
+        "model": name,
+        "MiB": f"{nbytes / 2**20:.2f}",
+        "PPL": f"{result.ppl.value:.4f} ± {result.ppl.error:.4f}",
+    }
+    if hasattr(result, "kld"):
+        row |= {
+            "mean KLD": f"{result.kld.value:.6f} ± {result.kld.error:.6f}",
+            "median": f"{result.kld_median:.6f}",
+            "99%": f"{result.kld_99:.6f}",
+            "RMS Δp": f"{100 * result.rms_dp:.3f} %",
+            "same top": f"{100 * result.same_top.value:.2f} %",
+        }
+    return row | {"tokens": str(result.n_tokens)}

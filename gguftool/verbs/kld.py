@@ -1,0 +1,51 @@
+"""Perplexity of models, and how far each is from a base, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguftool.llama.perplexity import Divergence, Perplexity, divergence, perplexity
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model's figures; ``result`` is a Perplexity where no base was given."""
+
+    path: Path
+    nbytes: int
+    result: Perplexity | Divergence
+
+
+def kld(
+    models: Sequence[str | Path],
+    text: str | Path,
+    *,
+    base: str | Path | None = None,
+    n_ctx: int = 512,
+    chunks: int | None = None,
+    threads: int = 2,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Measured]:
+    """Figures of each GGUF on the text file: perplexity, and with ``base`` the KL divergence from it.
+
+    ``progress(model, chunk, n_chunks)`` is called after every chunk. Raises RuntimeUnavailable without
+    llama-cpp-python, RuntimeFailure where libllama refuses a file, UsageError for a text that is too short.
+    """
+    words = Path(text).read_text(encoding="utf-8", errors="surrogateescape")
+    found = []
+    for model in models:
+        path = Path(model)
+
+        def step(done: int, total: int, name: str = path.name) -> None:
+            if progress:
+                progress(name, done, total)
+
+        result: Perplexity | Divergence
+        if base is None:
+            result = perplexity(path, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
+        else:
+            result = divergence(path, base, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
+        found.append(Measured(path, path.stat().st_size, result))
+    return found
