@@ -1,0 +1,2 @@
+#include "gguftool.h"
+const gt_codec GT_FN(gt_floats)[] = {{0}};
