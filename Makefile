@@ -1,10 +1,41 @@
-# Development targets. PYTHON is the interpreter to build and test for.
+# make demo: a venv, an install, and the main job on the small model in examples/.
+# make test: what the tests need, llama-cpp-python too (built from source: several minutes), and all of them.
 PYTHON ?= python3
-CMAKE ?= cmake
+VENV   ?= .venv
+BIN    := $(VENV)/bin
 
-.PHONY: build
-build: ## the C extension, in place
-	$(CMAKE) -S . -B build -DGGUFTOOL_DEV=ON -DPython_EXECUTABLE="$$(command -v $(PYTHON))" >/dev/null
-	$(CMAKE) --build build --parallel
-	cp build/_native.abi3.so gguftool/_native.abi3.so.new
-	mv gguftool/_native.abi3.so.new gguftool/_native.abi3.so
+.PHONY: demo test check build clean
+
+demo: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo-output
+
+test: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+# The extension in place, warnings as errors: for work on the kernels (then PYTHONPATH=. or an editable install).
+build:
+	cmake -S . -B build/dev -DGGUFTOOL_WERROR=ON -DPython_EXECUTABLE="$$(command -v $(PYTHON))"
+	cmake --build build/dev --parallel
+	cp build/dev/_native.abi3.so gguftool/.native.new
+	mv gguftool/.native.new gguftool/_native.abi3.so
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+
+SOURCES := $(shell find gguftool native -name '*.py' -o -name '*.[ch]') pyproject.toml CMakeLists.txt
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/pip install -q .
+	touch $@
+
+$(VENV)/.tested: $(SOURCES) | $(BIN)/python
+	$(BIN)/pip install -q --config-settings=cmake.define.GGUFTOOL_WERROR=ON '.[llama,test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf build dist demo-output $(VENV)
