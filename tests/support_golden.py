@@ -1,0 +1,116 @@
+"""Golden vectors of the reference, and the error of our blocks as a ratio to the reference's.
+
+``SETS`` are the three inputs that error limits speak of; ``edge`` is for robustness. With an imatrix the error is
+``rel_wmse``, without one ``rel_mse``, both as shared/golden/ggml/README.md defines them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguftool.codecs import dispatch
+from gguftool.format.quanttypes import type_by_name
+
+SETS = ("gauss", "student", "chanscale")
+FLOATS = ("f32", "f16", "bf16")
+LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+KQUANTS = ("q2_K", "q3_K", "q4_K", "q5_K", "q6_K")
+
+Array = npt.NDArray[Any]
+
+
+@functools.cache
+def golden_inputs(shared: Path) -> dict[str, Array]:
+    """gauss, student, chanscale (8 x 1024), edge (8 x 512), imatrix (1024), edge_imatrix (512)."""
+    with np.load(shared / "golden" / "ggml" / "inputs.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@functools.cache
+def golden_blocks(shared: Path, type_name: str) -> dict[str, Array]:
+    """q_<set>_<im|noim> and dq_..., q_rand and dq_rand of a type, as the README beside them says."""
+    with np.load(shared / "golden" / "ggml" / f"{type_name.upper()}.npz") as file:
+        return {name: file[name] for name in file.files if name != "meta_json"}
+
+
+@functools.cache
+def golden_stats(shared: Path) -> dict[str, Any]:
+    """stats.json: the reference's own error figures."""
+    found: dict[str, Any] = json.loads((shared / "golden" / "ggml" / "stats.json").read_text())
+    return found
+
+
+def rel_wmse(x: Array, y: Array, a: Array) -> float:
+    """sum a (x-y)^2 / sum a x^2, in float64."""
+    x, y, a = np.float64(x), np.float64(y), np.float64(a)
+    return float((a * (x - y) ** 2).sum() / (a * x**2).sum())
+
+
+def rel_mse(x: Array, y: Array) -> float:
+    """sum (x-y)^2 / sum x^2, in float64."""
+    return rel_wmse(x, y, np.ones(np.shape(x)[-1]))
+
+
+def golden_ratio(shared: Path, type_name: str, set_name: str, imatrix: bool, **options: str) -> float:
+    """Our error over the reference's on one set; ``options`` are objective= and effort= of encode."""
+    inputs = golden_inputs(shared)
+    x, a = inputs[set_name], inputs["imatrix"]
+    ours = dispatch.decode(
+        dispatch.encode(x, type_name, a if imatrix else None, **options),  # type: ignore[arg-type]
+        type_name,
+        x.shape[1],
+    )
+    theirs = golden_blocks(shared, type_name)[f"dq_{set_name}_{'im' if imatrix else 'noim'}"]
+    if imatrix:
+        return rel_wmse(x, ours, a) / rel_wmse(x, theirs, a)
+    return rel_mse(x, ours) / rel_mse(x, theirs)
+
+
+def golden_ratios(shared: Path, type_name: str, imatrix: bool, **options: str) -> dict[str, float]:
+    """The three sets' ratios and their ``mean``."""
+    ratios = {name: golden_ratio(shared, type_name, name, imatrix, **options) for name in SETS}
+    return ratios | {"mean": sum(ratios.values()) / len(ratios)}
+
+
+def scale_values(blocks: Array, type_name: str) -> Array:
+    """Every stored f16 scale of the blocks, as float32: they must all be finite."""
+    offsets = {
+        "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,), "q2_K": (80, 82), "q3_K": (108,),
+        "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,),
+    }[type_name]  # fmt: skip
+    size = type_by_name(type_name).block_bytes
+    flat = np.ascontiguousarray(blocks).reshape(-1, size)
+    return np.stack([flat[:, o : o + 2].copy().view(np.float16)[:, 0].astype(np.float32) for o in offsets])
+
+
+def lcg(seed: int, n: int) -> Array:
+    """n uniforms in [0, 1) of the generator that the specification's test vectors are made with."""
+    state, out = seed, np.empty(n)
+    for i in range(n):
+        state = (1664525 * state + 1013904223) % 2**32
+        out[i] = (state >> 8) / 2**24
+    return out
+
+
+@functools.cache
+def vector_sets() -> dict[str, Array]:
+    """Inputs A and B (8 x 1024) and the imatrix of ggml-types.json's test_vectors."""
+    u = lcg(12345, 4 * 8 * 1024).reshape(8, 1024, 4)
+    a = ((((u[..., 0] + u[..., 1]) + u[..., 2]) + u[..., 3] - 2) * 0.05).astype(np.float32)
+    b = a.copy()
+    b[0] = 0
+    b[1, :32] = 0
+    b[2] = 0.5
+    b[3, ::2], b[3, 1::2] = np.float32(0.03), np.float32(-0.03)
+    b[4] = -np.abs(b[4])
+    b[5] *= np.float32(1e-6)
+    b[6] *= np.float32(1e4)
+    b[7] = np.rint(200 * b[7]).astype(np.float32) / 64
+    v = lcg(777, 1024)
+    return {"A": a, "B": b, "imatrix": (0.05 + 4 * v**4).astype(np.float32)}
