@@ -4,7 +4,7 @@
  * it gets here. F16C and AVX-512 convert binary16 in hardware; the others do it in integers, and for subnormals let
  * an addition do the rounding: in [0.5, 1) the last bit of a float weighs 2^-24, the step of binary16's subnormals. */
 #include "gguftool.h"
-#include "vec.h"
+#include "bytes.h"
 
 static void copy_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
     (void)w, (void)opt;
@@ -20,38 +20,6 @@ GT_INLINE uint16_t half_from_float(float x) {
     return (uint16_t)(sign | (a < 0x38800000 ? small : normal));
 }
 
-/* VW bit patterns below 2^16 to memory. */
-GT_INLINE void store_u16(uint8_t *out, vi v) {
-#if VW == 16
-    _mm256_storeu_si256((__m256i *)out, _mm512_cvtepi32_epi16((__m512i)v));
-#elif VW == 8
-    __m256i p = _mm256_packus_epi32((__m256i)v, (__m256i)v);
-    _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(_mm256_permute4x64_epi64(p, 0x08)));
-#elif defined(__SSE2__)
-    __m128i s = _mm_srai_epi32(_mm_slli_epi32((__m128i)v, 16), 16);
-    _mm_storel_epi64((__m128i *)out, _mm_packs_epi32(s, s));
-#else
-    typedef uint16_t vu16 __attribute__((vector_size(2 * VW)));
-    vu16 h = __builtin_convertvector(v, vu16);
-    memcpy(out, &h, sizeof h);
-#endif
-}
-
-GT_INLINE vi load_u16(const uint8_t *in) {
-#if VW == 16
-    return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)in));
-#elif VW == 8
-    return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)in));
-#elif defined(__SSE2__)
-    return (vi)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)in), _mm_setzero_si128());
-#else
-    typedef uint16_t vu16 __attribute__((vector_size(2 * VW)));
-    vu16 h;
-    memcpy(&h, in, sizeof h);
-    return __builtin_convertvector(h, vi);
-#endif
-}
-
 GT_INLINE void store_half(uint8_t *out, vf x) {
 #if VW == 16
     _mm256_storeu_si256((__m256i *)out, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
@@ -61,7 +29,7 @@ GT_INLINE void store_half(uint8_t *out, vf x) {
     vi u = (vi)x, a = u & 0x7fffffff, sign = (vi)((u ^ a) < 0) & 0x8000;
     vi normal = (a - (0x38000000 - 0xfff) + ((a >> 13) & 1)) >> 13;
     vi small = (vi)((vf)a + 0.5f) - 0x3f000000;
-    store_u16(out, sign | vi_select(a < 0x38800000, small, normal));
+    vi_store_u16(out, sign | vi_select(a < 0x38800000, small, normal));
 #endif
 }
 
@@ -71,7 +39,7 @@ GT_INLINE vf load_half(const uint8_t *in) {
 #elif VW == 8
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)in));
 #else
-    vi h = load_u16(in), a = h & 0x7fff, sign = (h ^ a) << 16;
+    vi h = vi_load_u16(in), a = h & 0x7fff, sign = (h ^ a) << 16;
     vi normal = (a << 13) + 0x38000000 + ((a >= 0x7c00) & 0x38000000);
     vi small = (vi)((vf)(a + 0x3f000000) - 0.5f);
     return (vf)(sign | vi_select(a < 0x400, small, normal));
@@ -82,20 +50,13 @@ static void f16_encode(const float *x, const float *w, int64_t n, uint8_t *out, 
     (void)w, (void)opt;
     int64_t i = 0;
     for (; i + VW <= n; i += VW) store_half(out + 2 * i, vf_load(x + i));
-    for (; i < n; ++i) {
-        uint16_t h = half_from_float(x[i]);
-        memcpy(out + 2 * i, &h, 2);
-    }
+    for (; i < n; ++i) u16_store(out + 2 * i, half_from_float(x[i]));
 }
 
 static void f16_decode(const uint8_t *in, int64_t n, float *y) {
     int64_t i = 0;
     for (; i + VW <= n; i += VW) vf_store(y + i, load_half(in + 2 * i));
-    for (; i < n; ++i) {
-        uint16_t h;
-        memcpy(&h, in + 2 * i, 2);
-        y[i] = f16_to_float(h);
-    }
+    for (; i < n; ++i) y[i] = f16_load(in + 2 * i);
 }
 
 static void bf16_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
@@ -103,23 +64,18 @@ static void bf16_encode(const float *x, const float *w, int64_t n, uint8_t *out,
     int64_t i = 0;
     for (; i + VW <= n; i += VW) {
         vi u = vi_load((const int32_t *)(x + i));
-        store_u16(out + 2 * i, ((u + 0x7fff + ((u >> 16) & 1)) >> 16) & 0xffff);
+        vi_store_u16(out + 2 * i, ((u + 0x7fff + ((u >> 16) & 1)) >> 16) & 0xffff);
     }
     for (; i < n; ++i) {
         uint32_t u = f_bits(x[i]);
-        uint16_t h = (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
-        memcpy(out + 2 * i, &h, 2);
+        u16_store(out + 2 * i, (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16));
     }
 }
 
 static void bf16_decode(const uint8_t *in, int64_t n, float *y) {
     int64_t i = 0;
-    for (; i + VW <= n; i += VW) vf_store(y + i, (vf)(load_u16(in + 2 * i) << 16));
-    for (; i < n; ++i) {
-        uint16_t h;
-        memcpy(&h, in + 2 * i, 2);
-        y[i] = f_from_bits((uint32_t)h << 16);
-    }
+    for (; i + VW <= n; i += VW) vf_store(y + i, (vf)(vi_load_u16(in + 2 * i) << 16));
+    for (; i < n; ++i) y[i] = f_from_bits((uint32_t)u16_load(in + 2 * i) << 16);
 }
 
 const gt_codec GT_FN(gt_floats)[] = {
