@@ -65,20 +65,23 @@ GT_INLINE vi vi_load_u16(const uint8_t *p) {
 #endif
 }
 
-/* VW integers of 0..65535 as 16-bit values. */
-GT_INLINE void vi_store_u16(uint8_t *p, vi v) {
+/* 2 VW integers of 0..65535 as 16-bit values. */
+GT_INLINE void vi_store_u16x2(uint8_t *p, vi a, vi b) {
 #if VW == 16
-    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)v));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)a));
+    _mm256_storeu_si256((__m256i *)(p + 32), _mm512_cvtepi32_epi16((__m512i)b));
 #elif VW == 8
-    __m256i packed = _mm256_packus_epi32((__m256i)v, (__m256i)v);
-    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+    __m256i packed = _mm256_packus_epi32((__m256i)a, (__m256i)b);
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(packed, 0xd8));
 #elif defined(__SSE2__)
-    __m128i s = _mm_srai_epi32(_mm_slli_epi32((__m128i)v, 16), 16);
-    _mm_storel_epi64((__m128i *)p, _mm_packs_epi32(s, s));
+    __m128i low = _mm_srai_epi32(_mm_slli_epi32((__m128i)a, 16), 16); /* so that packing with saturation keeps it */
+    __m128i high = _mm_srai_epi32(_mm_slli_epi32((__m128i)b, 16), 16);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(low, high));
 #else
     typedef uint16_t vh __attribute__((vector_size(2 * VW)));
-    vh h = __builtin_convertvector(v, vh);
-    memcpy(p, &h, sizeof h);
+    vh low = __builtin_convertvector(a, vh), high = __builtin_convertvector(b, vh);
+    memcpy(p, &low, sizeof low);
+    memcpy(p + sizeof low, &high, sizeof high);
 #endif
 }
 

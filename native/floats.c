@@ -20,16 +20,23 @@ GT_INLINE uint16_t half_from_float(float x) {
     return (uint16_t)(sign | (a < 0x38800000 ? small : normal));
 }
 
-GT_INLINE void store_half(uint8_t *out, vf x) {
+/* 2 VW floats as binary16. */
+GT_INLINE void store_halves(uint8_t *out, vf x, vf y) {
 #if VW == 16
     _mm256_storeu_si256((__m256i *)out, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256((__m256i *)(out + 32), _mm512_cvtps_ph((__m512)y, _MM_FROUND_TO_NEAREST_INT));
 #elif VW == 8
     _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(out + 16), _mm256_cvtps_ph((__m256)y, _MM_FROUND_TO_NEAREST_INT));
 #else
-    vi u = (vi)x, a = u & 0x7fffffff, sign = (vi)((u ^ a) < 0) & 0x8000;
-    vi normal = (a - (0x38000000 - 0xfff) + ((a >> 13) & 1)) >> 13;
-    vi small = (vi)((vf)a + 0.5f) - 0x3f000000;
-    vi_store_u16(out, sign | vi_select(a < 0x38800000, small, normal));
+    vi bits[2] = {(vi)x, (vi)y};
+    for (int k = 0; k < 2; ++k) {
+        vi u = bits[k], a = u & 0x7fffffff, sign = (u >> 16) & 0x8000;
+        vi normal = (a - (0x38000000 - 0xfff) + ((a >> 13) & 1)) >> 13;
+        vi small = (vi)((vf)a + 0.5f) - 0x3f000000;
+        bits[k] = sign | vi_select(a < 0x38800000, small, normal);
+    }
+    vi_store_u16x2(out, bits[0], bits[1]);
 #endif
 }
 
@@ -49,7 +56,7 @@ GT_INLINE vf load_half(const uint8_t *in) {
 static void f16_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
     (void)w, (void)opt;
     int64_t i = 0;
-    for (; i + VW <= n; i += VW) store_half(out + 2 * i, vf_load(x + i));
+    for (; i + 2 * VW <= n; i += 2 * VW) store_halves(out + 2 * i, vf_load(x + i), vf_load(x + i + VW));
     for (; i < n; ++i) u16_store(out + 2 * i, half_from_float(x[i]));
 }
 
@@ -59,21 +66,28 @@ static void f16_decode(const uint8_t *in, int64_t n, float *y) {
     for (; i < n; ++i) y[i] = f16_load(in + 2 * i);
 }
 
+GT_INLINE uint32_t bf16_bits(uint32_t u) { return (u + 0x7fff + ((u >> 16) & 1)) >> 16; }
+GT_INLINE vi bf16_at(const float *x) {
+    vi u = vi_load((const int32_t *)x);
+    return ((u + 0x7fff + ((u >> 16) & 1)) >> 16) & 0xffff;
+}
+
 static void bf16_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
     (void)w, (void)opt;
     int64_t i = 0;
-    for (; i + VW <= n; i += VW) {
-        vi u = vi_load((const int32_t *)(x + i));
-        vi_store_u16(out + 2 * i, ((u + 0x7fff + ((u >> 16) & 1)) >> 16) & 0xffff);
-    }
-    for (; i < n; ++i) {
-        uint32_t u = f_bits(x[i]);
-        u16_store(out + 2 * i, (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16));
-    }
+    for (; i + 2 * VW <= n; i += 2 * VW) vi_store_u16x2(out + 2 * i, bf16_at(x + i), bf16_at(x + i + VW));
+    for (; i < n; ++i) u16_store(out + 2 * i, (uint16_t)bf16_bits(f_bits(x[i])));
 }
 
 static void bf16_decode(const uint8_t *in, int64_t n, float *y) {
     int64_t i = 0;
+#if defined(__SSE2__) && VW == 4
+    for (; i + 8 <= n; i += 8) { /* one load for two vectors */
+        __m128i h = _mm_loadu_si128((const __m128i *)(in + 2 * i)), zero = _mm_setzero_si128();
+        _mm_storeu_si128((__m128i *)(y + i), _mm_unpacklo_epi16(zero, h));
+        _mm_storeu_si128((__m128i *)(y + i + 4), _mm_unpackhi_epi16(zero, h));
+    }
+#endif
     for (; i + VW <= n; i += VW) vf_store(y + i, (vf)(vi_load_u16(in + 2 * i) << 16));
     for (; i < n; ++i) y[i] = f_from_bits((uint32_t)u16_load(in + 2 * i) << 16);
 }

@@ -4,16 +4,25 @@
 #include "gguftool.h"
 #include "vec.h"
 
+/* Per lane the larger of the magnitude seen so far and a new one, as bits (non-negative, so signed will do). */
+#if VW == 16
+GT_INLINE vi keep_larger(vi seen, vi bits) { return (vi)_mm512_max_epi32((__m512i)seen, (__m512i)bits); }
+#elif VW == 8
+GT_INLINE vi keep_larger(vi seen, vi bits) { return (vi)_mm256_max_epi32((__m256i)seen, (__m256i)bits); }
+#else
+GT_INLINE vi keep_larger(vi seen, vi bits) { return vi_select(seen > bits, seen, bits); }
+#endif
+
 int64_t GT_FN(gt_first_unfit)(const float *x, int64_t n, uint32_t limit) {
+    vi top[4] = {{0}};
+    int32_t lanes[4 * VW];
     int64_t i = 0;
-    const vi bound = vi_set1((int32_t)(limit - 1)); /* magnitudes are non-negative as signed integers too */
-    for (; i + 4 * VW <= n; i += 4 * VW) {
-        vi bad = {0};
-        for (int k = 0; k < 4; ++k) bad |= (vi_load((const int32_t *)(x + i + k * VW)) & 0x7fffffff) > bound;
-        int32_t any = 0;
-        for (int k = 0; k < VW; ++k) any |= bad[k];
-        if (any) break;
-    }
+    for (; i + 4 * VW <= n; i += 4 * VW)
+        for (int k = 0; k < 4; ++k)
+            top[k] = keep_larger(top[k], vi_load((const int32_t *)(x + i + k * VW)) & 0x7fffffff);
+    memcpy(lanes, top, sizeof lanes);
+    for (int k = 0; k < 4 * VW; ++k)
+        if ((uint32_t)lanes[k] >= limit) i = 0;
     for (; i < n; ++i)
         if ((f_bits(x[i]) & 0x7fffffff) >= limit) return i;
     return -1;
