@@ -1,4 +1,4 @@
-from typing_extensions import Buffer
+from gguftool.codecs.values import Buffer
 
 class UnfitValue(ValueError):
     args: tuple[int, int]

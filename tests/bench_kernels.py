@@ -80,7 +80,7 @@ def rows_for(t: QuantType, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 def encode_ratio(lib: ctypes.CDLL, t: QuantType, imatrix: bool, options: dict[str, str], runs: int) -> float:
     """How many times as fast as libggml (f16, bf16, f32: as memcpy) one thread encodes."""
     is_float = t.kind == "float"
-    x, a = rows_for(t, 64 if is_float or t.name == "q8_0" or not imatrix and t.name in LEGACY else 8)
+    x, a = rows_for(t, 64 if is_float or t.name == "q8_0" or (not imatrix and t.name in LEGACY) else 8)
     weights = dispatch.prepare_importance(a)[0] if imatrix else None
     out = np.empty((len(x), t.row_nbytes(N_COLS)), np.uint8)
     peer_out = np.empty_like(x) if is_float else np.empty_like(out)

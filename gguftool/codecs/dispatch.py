@@ -12,17 +12,14 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gguftool.codecs.values import Codec, Sums
+from gguftool.codecs.values import Buffer, Codec, Sums
 from gguftool.errors import CodecError, UsageError
 from gguftool.format.quanttypes import QuantType, type_by_name
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 #: Goes into journals and provenance; changes whenever any encoder's bytes change.
 KERNELS_VERSION = "1"
@@ -91,9 +88,7 @@ def backend() -> str:
 
 @functools.cache
 def _kernels() -> _Kernels:
-    module: Any = importlib.import_module(
-        "gguftool.codecs.native" if backend() == "native" else "gguftool.codecs.jit"
-    )
+    module: Any = importlib.import_module("gguftool.codecs.native" if backend() == "native" else "gguftool.codecs.jit")
     kernels: _Kernels = module
     return kernels
 
@@ -161,7 +156,8 @@ def decode(blocks: npt.NDArray[np.uint8], type: str | QuantType, n_cols: int) ->
     nbytes = t.row_nbytes(n_cols)
     if blocks.ndim != 2 or blocks.dtype != np.uint8 or blocks.shape[1] != nbytes:
         raise CodecError(
-            f"blocks are {blocks.dtype} of shape {blocks.shape}: {n_cols} columns of {t.name} are uint8 [n_rows, {nbytes}]"
+            f"blocks are {blocks.dtype} of shape {blocks.shape}: "
+            f"{n_cols} columns of {t.name} are uint8 [n_rows, {nbytes}]"
         )
     out = np.empty((len(blocks), n_cols), np.float32)
     _kernels().decode(t.id, np.ascontiguousarray(blocks), len(blocks), n_cols, out)
@@ -255,7 +251,9 @@ def _missing(what: str, t: QuantType) -> str:
 def _importance(importance: npt.ArrayLike, n_cols: int) -> npt.NDArray[np.float64]:
     a = np.asarray(importance, np.float64)
     if a.shape != (n_cols,):
-        raise CodecError(f"an importance of shape {a.shape} for rows of {n_cols} columns: one value per column is needed")
+        raise CodecError(
+            f"an importance of shape {a.shape} for rows of {n_cols} columns: one value per column is needed"
+        )
     return a
 
 
@@ -265,7 +263,7 @@ def _vector(what: str, values: npt.NDArray[Any], n_cols: int, dtype: Any) -> npt
     return np.ascontiguousarray(values, dtype)
 
 
-def _check_size(what: str, buffer: Buffer, expected: int) -> None:
+def _check_size(what: str, buffer: Any, expected: int) -> None:
     nbytes = memoryview(buffer).nbytes
     if nbytes != expected:
         raise CodecError(f"{what}: {nbytes} bytes where {expected} are needed")

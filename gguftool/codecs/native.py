@@ -7,31 +7,32 @@ same bytes.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gguftool.codecs.values import Codec, Sums, unfit_value
+from gguftool.codecs.values import Buffer, Codec, Sums, unfit_value
 from gguftool.errors import CodecError, UsageError
 from gguftool.format.quanttypes import BY_ID
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 try:
     from gguftool import _native
 except ModuleNotFoundError as error:
     raise CodecError(
-        "the compiled kernels are not installed: reinstall gguftool where a C compiler is found, or set GGUFTOOL_BACKEND=numba"
+        "the compiled kernels are not installed: reinstall gguftool where a C compiler is found, "
+        "or set GGUFTOOL_BACKEND=numba"
     ) from error
 except ImportError as error:
-    raise CodecError(f"the compiled kernels do not load ({error}): reinstall gguftool, or set GGUFTOOL_BACKEND=numba") from error
+    raise CodecError(
+        f"the compiled kernels do not load ({error}): reinstall gguftool, or set GGUFTOOL_BACKEND=numba"
+    ) from error
 
 
 def _choose() -> tuple[str, dict[int, Codec]]:
     wanted = os.environ.get("GGUFTOOL_ISA") or None
     if wanted is not None and wanted not in _native.isas:
-        raise UsageError(f"GGUFTOOL_ISA={wanted}: no such kernels on this processor; choose one of {', '.join(_native.isas)}")
+        raise UsageError(
+            f"GGUFTOOL_ISA={wanted}: no such kernels on this processor; choose one of {', '.join(_native.isas)}"
+        )
     name, table = _native.use(wanted)
     return name, {type_id: Codec(encodes, decodes) for type_id, (_, _, _, encodes, decodes) in table.items()}
 
@@ -77,5 +78,5 @@ def transcode(
         src_type = BY_ID[src_id]
         nbytes = src_type.row_nbytes(n_cols)
         values = np.empty(n_cols, np.float32)
-        decode(src_id, memoryview(src).cast("B")[row * nbytes : (row + 1) * nbytes], 1, n_cols, values)
+        decode(src_id, np.frombuffer(src, np.uint8)[row * nbytes : (row + 1) * nbytes], 1, n_cols, values)
         raise unfit_value(row, column, float(values[column]), BY_ID[dst_id]) from None

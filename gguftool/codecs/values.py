@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from gguftool.errors import CodecError
 from gguftool.format.quanttypes import QuantType
+
+#: What holds the bytes of rows: anything contiguous.
+Buffer = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[Any]
 
 #: sum a e^2, sum a x^2, sum e^2, sum x^2
 Sums = tuple[float, float, float, float]
@@ -30,5 +37,6 @@ def unfit_value(row: int, column: int, value: float, type: QuantType) -> CodecEr
         other = "bf16" if type.name == "f16" else "f32"
         return CodecError(f"row {row}, column {column} holds {value:g}, which does not fit {type.name}: use {other}")
     return CodecError(
-        f"row {row}, column {column} holds {value}, which no block can store: the source is damaged, or its conversion overflowed"
+        f"row {row}, column {column} holds {value}, which no block can store: "
+        "the source is damaged, or its conversion overflowed"
     )

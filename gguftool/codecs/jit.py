@@ -1,0 +1,132 @@
+"""The numba backend: the same four functions as ``native``, the same bytes, for the types it knows.
+
+A part (jit_floats, jit_legacy, ...) has DECODERS {type name: f(row bytes, y)} and ENCODERS {type name: f(x, w, row
+bytes, objective, effort)} for one row; w is empty when there is no importance. Each compiles at its first call.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguftool.codecs import jit_floats, jit_kquants, jit_legacy
+from gguftool.codecs.jit_bits import Kernel, inline, kernel
+from gguftool.codecs.values import OVERFLOW, Buffer, Codec, Sums, unfit_value
+from gguftool.format.quanttypes import BY_ID, type_by_name
+
+DECODERS: dict[str, Kernel] = jit_floats.DECODERS | jit_legacy.DECODERS | jit_kquants.DECODERS
+CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
+SEARCHED: dict[str, Kernel] = {}
+for _part in ("jit_affine", "jit_symmetric"):
+    if importlib.util.find_spec(f"gguftool.codecs.{_part}"):
+        SEARCHED |= importlib.import_module(f"gguftool.codecs.{_part}").ENCODERS
+
+
+def isa() -> str:
+    """ "numba": whatever LLVM makes of this processor."""
+    return "numba"
+
+
+@functools.cache
+def codecs() -> dict[int, Codec]:
+    """What can be encoded and decoded, by type id."""
+    names = DECODERS.keys() | CLOSED.keys() | SEARCHED.keys()
+    encoders = CLOSED.keys() | SEARCHED.keys()
+    return {type_by_name(name).id: Codec(name in encoders, name in DECODERS) for name in names}
+
+
+def decode(type_id: int, src: Buffer, n_rows: int, n_cols: int, out: Buffer) -> None:
+    """Writes float32 rows to ``out``."""
+    t = BY_ID[type_id]
+    rows = np.frombuffer(src, np.uint8).reshape(n_rows, t.row_nbytes(n_cols))
+    values = np.frombuffer(out, np.float32).reshape(n_rows, n_cols)
+    row = np.empty(rows.shape[1], np.uint8)  # rows may be read-only, for which numba would compile a second time
+    for r in range(n_rows):
+        row[:] = rows[r]
+        DECODERS[t.name](row, values[r])
+
+
+def transcode(
+    src_id: int,
+    dst_id: int,
+    src: Buffer,
+    n_rows: int,
+    n_cols: int,
+    weights: npt.NDArray[np.float32] | None,
+    importance: npt.NDArray[np.float64] | None,
+    out: Buffer,
+    objective: int,
+    effort: int,
+    errors: bool,
+) -> Sums | None:
+    """Writes blocks to ``out``; the four error sums if asked. CodecError names the first value that does not fit."""
+    src_type, dst_type = BY_ID[src_id], BY_ID[dst_id]
+    rows = np.frombuffer(src, np.uint8).reshape(n_rows, src_type.row_nbytes(n_cols))
+    blocks = np.frombuffer(out, np.uint8).reshape(n_rows, dst_type.row_nbytes(n_cols))
+    w = np.array([] if weights is None else weights, np.float32)
+    a = np.array([] if importance is None else importance, np.float64)
+    encode_row = _encoder(dst_type.name, weights is not None)
+    limit = np.float32(OVERFLOW.get(dst_type.name, np.inf))
+    x, y, sums = np.empty(n_cols, np.float32), np.empty(n_cols, np.float32), np.zeros(4)
+    row = np.empty(rows.shape[1], np.uint8)
+    for r in range(n_rows):
+        row[:] = rows[r]
+        DECODERS[src_type.name](row, x)
+        column = _first_unfit(x, limit)
+        if column >= 0:
+            raise unfit_value(r, column, float(x[column]), dst_type)
+        encode_row(x, w, blocks[r], objective, effort)
+        if errors:
+            DECODERS[dst_type.name](blocks[r], y)
+            _add_errors(x, y, a, sums)
+    return (float(sums[0]), float(sums[1]), float(sums[2]), float(sums[3])) if errors else None
+
+
+def _encoder(name: str, weighted: bool) -> Kernel:
+    """The closed form where there is one, the search where there is an importance or no closed form."""
+    if name in SEARCHED and (weighted or name not in CLOSED):
+        return SEARCHED[name]
+    return CLOSED[name]
+
+
+@kernel
+def _first_unfit(x: Any, limit: Any) -> Any:
+    """The first column whose magnitude is ``limit`` or more, or NaN; -1 if there is none."""
+    for i in range(x.size):
+        if not (abs(x[i]) < limit):
+            return i
+    return -1
+
+
+@inline
+def _close(parts: Any, row: Any) -> None:
+    for k in range(4):
+        p = parts[k]
+        row[k] = ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+
+
+@kernel
+def _add_errors(x: Any, y: Any, a: Any, sums: Any) -> None:
+    """Adds a row's four sums: eight partial sums and one tree, as native/measure.c does, so the figures agree."""
+    parts = np.zeros((4, 8))
+    row = np.zeros(4)
+    whole = x.size // 8 * 8
+    for i in range(x.size):
+        if i == whole:
+            _close(parts, row)
+        u = np.float64(x[i])
+        e = u - np.float64(y[i])
+        c = a[i] if a.size else 1.0
+        for k, term in enumerate((c * (e * e), c * (u * u), e * e, u * u)):
+            if i < whole:
+                parts[k, i % 8] += term
+            else:
+                row[k] += term
+    if whole == x.size:
+        _close(parts, row)
+    sums += row
