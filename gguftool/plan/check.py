@@ -1,0 +1,197 @@
+"""What stands in the way of a plan, all of it at once, before a byte is written. Pure: the world comes in as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from gguftool.codecs.dispatch import backend, can_decode, can_encode
+from gguftool.errors import CodecError
+from gguftool.format.quanttypes import QuantType
+from gguftool.plan.layout import lay_out
+from gguftool.plan.moves import Move, Plan
+from gguftool.plan.retype import Importances, bpw_cost
+
+_EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a check needs to know besides the plan.
+
+    The place: ``existing`` outputs, outputs that are files of the source (``is_source``), the ``folder`` and what is
+    wrong with it, its free bytes (None: unknown). The wishes: requantization allowed, fallbacks forbidden, overwriting
+    allowed (``force``). ``importances`` is None without an importance matrix; ``low_bits`` is set where TYPE makes q2_K
+    need one too.
+    """
+
+    existing: Sequence[str] = ()
+    is_source: Sequence[str] = ()
+    folder: str = "."
+    folder_trouble: str | None = None
+    free_bytes: int | None = None
+    force: bool = False
+    allow_requantize: bool = False
+    no_fallback: bool = False
+    low_bits: bool = False
+    importances: Importances | None = None
+
+
+def check(plan: Plan, facts: Facts) -> list[str]:
+    """Every reason why the plan cannot be carried out, one line each; an empty list when there is none."""
+    problems = [*_place(facts)]
+    if not plan.moves:
+        problems.append("no tensor would be left")
+    problems += _sources(plan, facts)
+    problems += _shapes(plan)
+    problems += _codecs(plan)
+    problems += _importances(plan, facts)
+    if facts.no_fallback:
+        problems += _fallbacks(plan)
+    problems += _space(plan, facts)
+    return problems
+
+
+def _place(facts: Facts) -> Iterable[str]:
+    for path in facts.is_source:
+        yield f"{path}: the output would overwrite the input: choose another name"
+    for path in facts.existing:
+        if path not in facts.is_source and not facts.force:
+            yield f"{path}: exists already: remove it, choose another name, or use --force"
+    if facts.folder_trouble:
+        yield f"{facts.folder}: {facts.folder_trouble}"
+
+
+def _sources(plan: Plan, facts: Facts) -> Iterable[str]:
+    if facts.allow_requantize:
+        return
+
+    def quantized(move: Move) -> bool:
+        return any(p.source.type.kind == "quant" and (p.source.type != move.type or p.cuts_blocks) for p in move.pieces)
+
+    for (old, new), names in _grouped(plan, quantized, lambda m: (m.pieces[0].source.type, m.type)):
+        yield (
+            f"{_some(names)}: already quantized ({old.name}), and {new.name} would lose more than from the original: "
+            "use an F16, BF16 or F32 source, or --allow-requantize"
+        )
+
+
+def _shapes(plan: Plan) -> Iterable[str]:
+    for move in plan.moves:
+        if move.whole:
+            continue
+        if not move.copied and any(len(p.source.shape) > 3 for p in move.pieces):
+            yield f"{move.name}: has four dimensions, which no block type is defined for: keep its type with a rule"
+        try:
+            nbytes = move.nbytes
+        except CodecError as trouble:
+            yield f"{move.name}: {trouble}"
+            continue
+        rows = sum(p.n_rows for p in move.pieces)
+        if any(p.n_cols != move.shape[-1] for p in move.pieces) or rows * move.shape[-1] != move.n_elements:
+            yield f"{move.name}: its pieces do not add up to shape {move.shape} ({nbytes} bytes)"
+        yield from _cuts(move)
+
+
+def _cuts(move: Move) -> Iterable[str]:
+    group = move.type.rows_interleaved
+    if group > 1 and len(move.shape) > 1 and move.shape[-2] % group:
+        yield f"{move.name}: {move.type.name} weaves {group} rows together and {move.shape[-2]} rows are no multiple of it"
+    for piece in move.pieces:
+        source = piece.source.type
+        if piece.rows is None and piece.columns is None:
+            continue
+        woven = source.rows_interleaved
+        if source.tensor_trailer or any(edge % woven for run in piece.rows or () for edge in run):
+            yield f"{move.name}: {piece.source.name} ({source.name}) cannot be cut at these rows"
+
+
+def _codecs(plan: Plan) -> Iterable[str]:
+    when = "without the compiled kernels" if backend() == "numba" else "yet"
+
+    def worked(move: Move) -> bool:
+        return not move.copied or any(p.cuts_blocks for p in move.pieces)
+
+    for (source,), names in _grouped(plan, worked, lambda m: (m.pieces[0].source.type,)):
+        if not can_decode(source):
+            yield f"cannot decode {source.name} {when} ({_some(names)})"
+    for (target,), names in _grouped(plan, worked, lambda m: (m.type,)):
+        if not target.is_target:
+            yield f"{target.name} is no type that a tensor can be converted to ({_some(names)})"
+        elif not can_encode(target):
+            yield f"cannot encode {target.name} {when} ({_some(names)})"
+
+
+def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
+    def lacking(move: Move) -> bool:
+        return not move.copied and needs_importance(move, facts.low_bits) and any(not p.importance for p in move.pieces)
+
+    for (target,), names in _grouped(plan, lacking, lambda m: (m.type,)):
+        if facts.importances is None:
+            yield f"{target.name} needs an importance matrix ({_some(names)}): give one with --imatrix, or choose another type"
+        else:
+            yield f"{target.name} needs importances, and the imatrix has none for {_some(names)}: choose another type for them"
+    if facts.importances is None:
+        return
+    for move in plan.moves:
+        for piece in move.pieces:
+            if piece.importance is None or move.copied:
+                continue
+            found = facts.importances.n_values(piece.importance)
+            wanted = piece.source.n_cols * piece.source.n_matrices
+            if found != wanted:
+                yield (
+                    f"{move.name}: the imatrix has {found} values for {piece.importance} and the tensor has "
+                    f"{piece.source.n_cols} columns x {piece.source.n_matrices} matrices: it was made from another model"
+                )
+
+
+def needs_importance(move: Move, low_bits: bool) -> bool:
+    """Whether llama-quantize refuses to make this tensor without importances.
+
+    ``low_bits``: the TYPE is Q2_K_S, under which q2_K needs them too.
+    """
+    if move.name == "output.weight" or move.name in _EMBEDDINGS:
+        return False
+    return move.type.needs_imatrix or (low_bits and move.type.name == "q2_K")
+
+
+def _fallbacks(plan: Plan) -> Iterable[str]:
+    cost = bpw_cost(plan)
+    for move in plan.moves:
+        if move.wanted is not None:
+            yield (
+                f"{move.name}: {move.wanted.name} does not fit rows of {move.shape[-1]}, {move.type.name} would stand in "
+                f"({cost[move.name]:+.4f} bpw), and --no-fallback forbids it"
+            )
+
+
+def _space(plan: Plan, facts: Facts) -> Iterable[str]:
+    if facts.free_bytes is None:
+        return
+    try:
+        needed = sum(f.size for f in lay_out(plan))
+    except CodecError:
+        return  # told of with the shapes
+    if needed > facts.free_bytes:
+        yield (
+            f"{facts.folder}: the output takes {needed / _GIB:.3f} GiB and {facts.free_bytes / _GIB:.3f} GiB are free: "
+            "make room, or write elsewhere"
+        )
+
+
+def _grouped(
+    plan: Plan, chosen: Callable[[Move], bool], key: Callable[[Move], tuple[QuantType, ...]]
+) -> Iterable[tuple[tuple[QuantType, ...], list[str]]]:
+    groups: dict[tuple[QuantType, ...], list[str]] = {}
+    for move in plan.moves:
+        if chosen(move):
+            groups.setdefault(key(move), []).append(move.name)
+    return groups.items()
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,1 @@
+"""Work: carries plans out, measures what it costs and did."""

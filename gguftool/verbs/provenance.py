@@ -1,0 +1,85 @@
+"""The metadata that say how a file was made: the keys every quantizer sets, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from gguftool.codecs.dispatch import KERNELS_VERSION
+from gguftool.format.metadata import MetaValue, Metadata, ValueType
+
+Edits = dict[str, MetaValue | None]
+
+_GUESSED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ImatrixUse:
+    """The importance matrix of a run: path as typed, its datasets, entries left by the filters, chunks (0: unknown)."""
+
+    path: str
+    datasets: tuple[str, ...]
+    n_entries: int
+    n_chunks: int
+
+
+def tool_version() -> str:
+    """The version of this package, or "unknown" where it runs without being installed."""
+    try:
+        return version("gguftool")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def quantizer_edits(
+    metadata: Metadata, file_type: int, imatrix: ImatrixUse | None, overridden: Sequence[str] = ()
+) -> Edits:
+    """The keys that a quantized file has: version, file type, imatrix. Keys given by hand are left as they were given.
+
+    Keys of an importance matrix that the source was made with go away: they say nothing about this file. The first
+    dataset stands in the key that others read, all of them in one of ours.
+    """
+    edits: Edits = {key: None for key in metadata if key.startswith("quantize.imatrix.")}
+    edits["general.quantization_version"] = MetaValue.of(2, ValueType.U32)
+    edits["general.file_type"] = MetaValue.of(file_type, ValueType.U32)
+    if imatrix is not None:
+        edits["quantize.imatrix.file"] = _text(imatrix.path)
+        if imatrix.datasets:
+            edits["quantize.imatrix.dataset"] = _text(imatrix.datasets[0])
+            edits["quantize.imatrix.datasets"] = MetaValue.of(list(imatrix.datasets), ValueType.ARRAY, ValueType.STRING)
+        edits["quantize.imatrix.entries_count"] = MetaValue.of(imatrix.n_entries, ValueType.U32)
+        if imatrix.n_chunks > 0:
+            edits["quantize.imatrix.chunks_count"] = MetaValue.of(imatrix.n_chunks, ValueType.U32)
+    return {key: value for key, value in edits.items() if key not in overridden}
+
+
+def copy_edits(metadata: Metadata, overridden: Sequence[str] = ()) -> Edits:
+    """What a copy changes: the mark "guessed" that some programs leave in the file type goes."""
+    number = metadata.get("general.file_type")
+    if isinstance(number, int) and not isinstance(number, bool) and number & _GUESSED and "general.file_type" not in overridden:
+        return {"general.file_type": MetaValue.of(number & ~_GUESSED, ValueType.U32)}
+    return {}
+
+
+def our_edits(
+    metadata: Metadata, recipe: Sequence[str], pruned: Sequence[int], effort: str, objective: str | None
+) -> Edits:
+    """Our own keys: tool and kernels, TYPE and rules in order, pruned layers by their old numbers."""
+    edits: Edits = {key: None for key in metadata if key.startswith("gguftool.") and key != "gguftool.pruned_layers"}
+    edits["gguftool.version"] = MetaValue.of(tool_version(), ValueType.STRING)
+    if recipe:
+        edits["gguftool.kernels"] = MetaValue.of(KERNELS_VERSION, ValueType.STRING)
+        edits["gguftool.recipe"] = MetaValue.of(list(recipe), ValueType.ARRAY, ValueType.STRING)
+        edits["gguftool.effort"] = MetaValue.of(effort, ValueType.STRING)
+        if objective is not None:
+            edits["gguftool.objective"] = MetaValue.of(objective, ValueType.STRING)
+    if pruned:
+        edits["gguftool.pruned_layers"] = MetaValue.of(list(pruned), ValueType.ARRAY, ValueType.U32)
+    return edits
+
+
+def _text(value: str) -> MetaValue:
+    """A string cut to the 127 bytes that other programs keep, at a character's end."""
+    raw = value.encode(errors="surrogateescape")[:127]
+    return MetaValue.of(raw.decode(errors="ignore"), ValueType.STRING)

@@ -1,0 +1,230 @@
+"""A model written again: what ``quantize`` and ``copy`` share, from the request to the finished file.
+
+``prepare`` reads headers only and knows everything that will happen: types, sizes, problems. ``Prepared.run`` does it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gguftool.errors import PlanError, UsageError
+from gguftool.format.reader import Model, open_model
+from gguftool.imatrix.file import Imatrix, open_imatrix
+from gguftool.plan.check import Facts, check
+from gguftool.plan.layout import lay_out
+from gguftool.plan.moves import Plan
+from gguftool.plan.overrides import parse_overrides
+from gguftool.plan.retype import Importances, bpw_cost, uncovered, unused
+from gguftool.recipe.decide import Recipe
+from gguftool.run.execute import MAX_BUFFER, Options, execute
+from gguftool.run.measure import Estimate, TensorRow, estimate, tensor_rows, write_report
+from gguftool.run.outputs import Target, survey, targets
+from gguftool.run.pool import Progress
+from gguftool.verbs.provenance import Edits, ImatrixUse, copy_edits, our_edits, quantizer_edits
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a run is asked for. ``recipe`` None copies every tensor as it is.
+
+    ``dst`` None takes llama-quantize's default name. ``file_order`` keeps the source's order of tensors, else they go
+    by layer and name. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
+    """
+
+    src: Path
+    dst: Path | None
+    recipe: Recipe | None = None
+    imatrix: Path | None = None
+    include_weights: tuple[str, ...] = ()
+    exclude_weights: tuple[str, ...] = ()
+    prune_layers: tuple[int, ...] = ()
+    prune_allowed: Mapping[str, bool] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    keep_split: bool = False
+    file_order: bool = False
+    allow_requantize: bool = False
+    no_fallback: bool = False
+    force: bool = False
+    threads: int | None = None
+    max_buffer: int = MAX_BUFFER
+    objective: str | None = None
+    effort: str = "default"
+    report: Path | None = None
+    restart: bool = False
+    sync: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run. ``path`` is the output, or its first shard; ``nbytes`` counts tensors, ``file_bytes`` all.
+
+    ``rows`` has one TensorRow per tensor. ``resumed`` tasks of ``n_tasks`` had been done by an earlier run.
+    ``unobserved`` importance blocks were never reached by a token and were fitted evenly.
+    """
+
+    path: Path
+    paths: tuple[Path, ...]
+    nbytes: int
+    file_bytes: int
+    bpw: float
+    rows: tuple[TensorRow, ...]
+    warnings: tuple[str, ...]
+    unobserved: int
+    resumed: int
+    n_tasks: int
+    seconds: float
+
+
+class Prepared:
+    """A run that is fully known and not begun: the plan, everything in its way, everything worth a warning."""
+
+    def __init__(self, request: Request, model: Model, imatrix: Imatrix | None, dst: Path) -> None:
+        self.request, self.model, self.dst = request, model, dst
+        self.imatrix = imatrix
+        self.importances: Importances | None = None
+        if imatrix is not None:
+            self.importances = Importances(imatrix, request.include_weights, request.exclude_weights)
+        self.plan, self.problems = _planned(request, model, imatrix, self.importances)
+        self.problems += check(self.plan, _facts(request, self.plan, dst, self.importances))
+        if imatrix is not None:
+            imatrix.check_finite()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before starting, one line each."""
+        return (*self.plan.warnings, *_coverage(self.plan, self.importances))
+
+    @property
+    def fallback_bpw(self) -> Mapping[str, float]:
+        """Bits per weight of the whole model that each fallback adds to what was wanted, by tensor."""
+        return bpw_cost(self.plan)
+
+    @property
+    def threads(self) -> int:
+        return max(1, self.request.threads or os.cpu_count() or 1)
+
+    def estimate(self) -> Estimate:
+        """Time and peak memory, from a sample of some milliseconds per type."""
+        r = self.request
+        return estimate(self.plan, self.threads, r.max_buffer, objective=r.objective, effort=r.effort)
+
+    def rows(self) -> tuple[TensorRow, ...]:
+        """What every tensor was and will be."""
+        return tensor_rows(self.plan)
+
+    def run(self, progress: Callable[[Progress], None] | None = None) -> Result:
+        """Does it; PlanError with all problems when there are any, and nothing is written then."""
+        if self.problems:
+            raise PlanError(self.problems)
+        r = self.request
+        options = Options(
+            self.threads, r.max_buffer, r.objective, r.effort, r.report is not None, r.restart, r.sync, progress
+        )
+        outcome = execute(self.plan, self.dst, options, self.imatrix)
+        rows = tensor_rows(self.plan, outcome.sums)
+        if r.report is not None:
+            write_report(r.report, rows)
+        return Result(
+            outcome.paths[0], outcome.paths, self.plan.nbytes, outcome.nbytes, self.plan.bpw, rows, self.warnings,
+            sum(row.unobserved for row in rows), outcome.resumed, outcome.n_tasks, outcome.seconds,
+        )
+
+    def close(self) -> None:
+        self.model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def prepare(request: Request) -> Prepared:
+    """The run that the request means, from the headers of its files.
+
+    Problems with the plan are collected, not raised. FormatError, ImatrixError for files that cannot be read,
+    RecipeError and UsageError for requests that mean nothing.
+    """
+    if request.include_weights and request.exclude_weights:
+        raise UsageError("--include-weights and --exclude-weights together: give one of them")
+    model = open_model(request.src)
+    try:
+        imatrix = open_imatrix(request.imatrix) if request.imatrix is not None else None
+        return Prepared(request, model, imatrix, request.dst or _default_name(request))
+    except BaseException:
+        model.close()
+        raise
+
+
+def _default_name(request: Request) -> Path:
+    name = request.recipe.file_type.name if request.recipe is not None else "COPY"
+    return request.src.parent / f"ggml-model-{name}.gguf"
+
+
+def _planned(
+    request: Request, model: Model, imatrix: Imatrix | None, importances: Importances | None
+) -> tuple[Plan, list[str]]:
+    """The plan, and what kept parts of it from being made."""
+    overrides = parse_overrides(request.overrides)
+    problems: list[str] = []
+    plan = Plan.of(model, keep_split=request.keep_split, file_order=request.file_order).with_metadata(overrides)
+    if request.prune_layers:
+        try:
+            plan = plan.prune(request.prune_layers, **request.prune_allowed)
+        except PlanError as trouble:
+            problems += trouble.problems
+    recipe = request.recipe
+    if recipe is None or recipe.file_type.number is None:
+        plan = plan.with_metadata(copy_edits(plan.metadata, tuple(overrides)))
+        if plan.dropped:
+            plan = plan.with_metadata(our_edits(plan.metadata, (), plan.dropped, request.effort, None))
+        return plan, problems
+    plan = plan.retype(recipe, importances)
+    use = None
+    if imatrix is not None and importances is not None and importances.names:
+        use = ImatrixUse(str(request.imatrix), imatrix.datasets, len(importances.names), imatrix.chunk_count or 0)
+    edits: Edits = quantizer_edits(plan.metadata, recipe.file_type.number, use, tuple(overrides))
+    edits |= our_edits(plan.metadata, _recipe_text(recipe), plan.dropped, request.effort, request.objective)
+    return plan.with_metadata(edits), problems
+
+
+def _recipe_text(recipe: Recipe) -> list[str]:
+    return [recipe.file_type.name, *(f"{rule.pattern}={rule.type.name}" for rule in recipe.rules)]
+
+
+def _places(plan: Plan, dst: Path) -> tuple[Target, ...]:
+    shards = len({m.shard for m in plan.moves}) if plan.keep_split else 1
+    return targets(dst, plan, max(1, shards))
+
+
+def _facts(request: Request, plan: Plan, dst: Path, importances: Importances | None) -> Facts:
+    world = survey(_places(plan, dst), plan)
+    return Facts(
+        existing=world.existing,
+        is_source=world.is_source,
+        folder=world.folder,
+        folder_trouble=world.folder_trouble,
+        free_bytes=world.free_bytes,
+        force=request.force,
+        allow_requantize=request.allow_requantize,
+        no_fallback=request.no_fallback,
+        low_bits=request.recipe is not None and request.recipe.file_type.name == "Q2_K_S",
+        importances=importances if importances is not None and importances.names else None,
+    )
+
+
+def _coverage(plan: Plan, importances: Importances | None) -> list[str]:
+    """What of an imatrix finds no tensor, and which tensors find nothing in it."""
+    if importances is None:
+        return []
+    notes = []
+    if spare := unused(plan, importances):
+        notes.append(f"{len(spare)} entries of the imatrix match no quantized tensor, such as {spare[0]}")
+    if bare := uncovered(plan):
+        notes.append(f"{len(bare)} tensors are quantized without importances, such as {bare[0]}")
+    return notes
