@@ -1,0 +1,142 @@
+/* The search for the scale of a symmetric block, sixteen blocks side by side.
+ *
+ * A symmetric block stores x as s * l with codes l in -N .. N-1. For a given s the best code is the nearest one, so the
+ * whole problem is s: the weighted error as a function of s is a saw of many teeth, and the lowest tooth is found by
+ * trying. Here *blocks* are in the lanes: a tile holds sixteen blocks transposed, element i of all sixteen in one row.
+ * A candidate scale is then one vector, its error needs no sum across lanes, the best one is kept by a comparison, any
+ * number of candidates will do, and each lane works in the order of scalar code, so every instruction set gives the same
+ * bytes. With t = x / s and e = t - l the error is s^2 sum w e^2: nine operations for sixteen weights, fifteen for
+ * both signs of s together, which share t and its rounding and differ only in which end has the extra level.
+ *
+ * Everything is done on x * 2^-k with the largest magnitude in [1, 2), so nothing can overflow or vanish; scales are
+ * rounded to binary16 where they will be stored, at the real scale, and only what is rounded is measured.
+ */
+#ifndef GGUFTOOL_SYMMETRIC_SEARCH_H
+#define GGUFTOOL_SYMMETRIC_SEARCH_H
+
+#include "bytes.h"
+#include "gguftool.h"
+
+#define LANES 16
+#define TINY_WEIGHT 0x1p-60f   /* the least weight: no sum of weights is zero */
+#define LEAST_SCALE 0x1p-24f   /* binary16's smallest positive value */
+#define LARGEST_SCALE 65504.0f /* and its largest finite one */
+#define MAGIC_BITS 0x4b400000
+
+/* The smaller and the larger of two roundings still on top of GT_MAGIC, as integers: their bits are in order, the
+ * integer units are idle here, and even the overflow of an absurd t stays on its own side. */
+#if VW == 16
+GT_INLINE vi vi_min(vi a, vi b) { return (vi)_mm512_min_epi32((__m512i)a, (__m512i)b); }
+GT_INLINE vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+#elif VW == 8
+GT_INLINE vi vi_min(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
+GT_INLINE vi vi_max(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+#else
+GT_INLINE vi vi_min(vi a, vi b) { return vi_select(a < b, a, b); }
+GT_INLINE vi vi_max(vi a, vi b) { return vi_select(a > b, a, b); }
+#endif
+
+/* Code of t, as a float. */
+GT_INLINE vf code_of(vf t, int low, int high) {
+    vi r = (vi)(t + GT_MAGIC);
+    return (vf)vi_min(vi_max(r, vi_set1(MAGIC_BITS + low)), vi_set1(MAGIC_BITS + high)) - GT_MAGIC;
+}
+
+/* out[i * LANES + j] = in[j * stride + i] for LANES rows of n elements, n a multiple of 4. */
+GT_INLINE void transpose(const float *in, int stride, int n, float *out) {
+#if defined(__SSE2__)
+    for (int i = 0; i < n; i += 4)
+        for (int j = 0; j < LANES; j += 4) {
+            const float *p = in + j * stride + i;
+            __m128 a = _mm_loadu_ps(p), b = _mm_loadu_ps(p + stride);
+            __m128 c = _mm_loadu_ps(p + 2 * stride), d = _mm_loadu_ps(p + 3 * stride);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            float *q = out + i * LANES + j;
+            _mm_store_ps(q, a);
+            _mm_store_ps(q + LANES, b);
+            _mm_store_ps(q + 2 * LANES, c);
+            _mm_store_ps(q + 3 * LANES, d);
+        }
+#else
+    for (int j = 0; j < LANES; ++j)
+        for (int i = 0; i < n; ++i) out[i * LANES + j] = in[j * stride + i];
+#endif
+}
+
+/* No scale reaches further than 2^28; magnitudes beyond this are cut to it, so that no square overflows. */
+#define FAR 0x1p30f
+GT_INLINE void cut_far(float *x, int n) {
+    for (int i = 0; i < n; i += VW) vf_store(x + i, vf_min(vf_max(vf_load(x + i), vf_set1(-FAR)), vf_set1(FAR)));
+}
+
+/* 2^k with k the exponent of a >= 0, but at least -26: smaller than that is nothing that a
+ * scale could express. */
+GT_INLINE vf power_of_two_of(vf a) {
+    vi bits = (vi)a & 0x7f800000;
+    return (vf)vi_max(bits, vi_set1((127 - 26) << 23));
+}
+GT_INLINE vf inverse_power(vf power) { return (vf)(vi_set1(254 << 23) - (vi)power); }
+
+/* The binary16 nearest to v >= 0, at least the smallest positive and at most the largest finite one. */
+GT_INLINE vf round_to_f16(vf v) {
+    vi bits = (vi)v;
+    vf normal = (vf)((bits + 0xfff + ((bits >> 13) & 1)) & ~0x1fff);
+    vf subnormal = (v + 0.5f) - 0.5f; /* the ulp of [0.5, 1) is 2^-24 */
+    vf r = vf_select(bits < 0x38800000, subnormal, normal);
+    return vf_min(vf_max(r, vf_set1(LEAST_SCALE)), vf_set1(LARGEST_SCALE));
+}
+
+/* sum w (t - l)^2 of n rows, t = x * inverse, for codes -levels .. levels-1 (plus) and -levels+1 .. levels (minus):
+ * the latter are the mirrored codes of the scale of opposite sign. */
+GT_INLINE void errors_of_both(const float *x, const float *w, int n, vf inverse, int levels, vf *plus, vf *minus) {
+    vf p = {0}, m = {0};
+    for (int i = 0; i < n; ++i) {
+        vf t = vf_load(x + i * LANES) * inverse, weight = vf_load(w + i * LANES);
+        vf e = t - code_of(t, -levels, levels - 1), f = t - code_of(t, 1 - levels, levels);
+        p += (weight * e) * e;
+        m += (weight * f) * f;
+    }
+    *plus = p;
+    *minus = m;
+}
+
+GT_INLINE vf error_of(const float *x, const float *w, int n, vf inverse, int levels) {
+    vf p = {0};
+    for (int i = 0; i < n; ++i) {
+        vf t = vf_load(x + i * LANES) * inverse, weight = vf_load(w + i * LANES);
+        vf e = t - code_of(t, -levels, levels - 1);
+        p += (weight * e) * e;
+    }
+    return p;
+}
+
+/* xl = sum w x l and ll = sum w l^2: the least-squares scale for these codes is xl / ll. */
+GT_INLINE void moments_of(const float *x, const float *w, int n, vf inverse, int levels, vf *xl, vf *ll) {
+    vf a = {0}, b = {0};
+    for (int i = 0; i < n; ++i) {
+        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES);
+        vf l = code_of(v * inverse, -levels, levels - 1), wl = weight * l;
+        a += wl * v;
+        b += wl * l;
+    }
+    *xl = a;
+    *ll = b;
+}
+
+/* sum w x^2: the error of a block that is stored as zero. */
+GT_INLINE vf energy_of(const float *x, const float *w, int n) {
+    vf a = {0};
+    for (int i = 0; i < n; ++i) {
+        vf v = vf_load(x + i * LANES);
+        a += (vf_load(w + i * LANES) * v) * v;
+    }
+    return a;
+}
+
+/* 1 / s, and 0 where s is 0. */
+GT_INLINE vf inverse_of(vf s) {
+    vi zero = s == vf_set1(0.0f);
+    return vf_select(zero, vf_set1(0.0f), vf_set1(1.0f) / vf_select(zero, vf_set1(1.0f), s));
+}
+
+#endif
