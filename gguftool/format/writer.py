@@ -1,0 +1,68 @@
+"""GGUF version 3 as bytes: header and offsets for any writer, and whole small files."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gguftool.format.atomic import atomic_output
+from gguftool.format.metadata import Metadata
+from gguftool.format.quanttypes import QuantType
+
+MAGIC = b"GGUF"
+VERSION = 3
+
+
+def padded(n: int, alignment: int) -> int:
+    """``n`` rounded up to a multiple of the alignment."""
+    return -(-n // alignment) * alignment
+
+
+def tensor_offsets(sizes: Sequence[int], alignment: int) -> tuple[list[int], int]:
+    """Offsets within the data section of tensors of these sizes, and the size of the section, last padding included."""
+    offsets, at = [], 0
+    for size in sizes:
+        offsets.append(at)
+        at += padded(size, alignment)
+    return offsets, at
+
+
+def encode_header(
+    metadata: Metadata, tensors: Sequence[tuple[str, Sequence[int], QuantType, int]], alignment: int
+) -> bytes:
+    """The header of a file of tensors (name, shape in numpy order, type, offset in the data section), zero-padded."""
+    parts = [MAGIC, struct.pack("<Iqq", VERSION, len(tensors), len(metadata))]
+    for key, value in metadata.entries():
+        parts += [_string(key), struct.pack("<i", value.type), value.raw]
+    for name, shape, type, offset in tensors:
+        ne = list(reversed(shape)) or [1]
+        while len(ne) > 1 and ne[-1] == 1:
+            ne.pop()
+        parts += [_string(name), struct.pack(f"<I{len(ne)}qiQ", len(ne), *ne, type.id, offset)]
+    header = b"".join(parts)
+    return header + bytes(padded(len(header), alignment) - len(header)) if tensors else header
+
+
+def _string(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def write_gguf(
+    path: str | Path,
+    metadata: Metadata,
+    tensors: Iterable[tuple[str, Any, Sequence[int], QuantType]],
+    alignment: int = 32,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a small file in one go: tensors are (name, bytes or array, shape, type). It appears whole or not at all."""
+    held = [(name, bytes(memoryview(data).cast("B")), shape, type) for name, data, shape, type in tensors]
+    offsets, _ = tensor_offsets([len(data) for _, data, _, _ in held], alignment)
+    infos = [(name, shape, type, offset) for (name, _, shape, type), offset in zip(held, offsets, strict=True)]
+    with atomic_output(path, overwrite=overwrite) as file:
+        file.write(encode_header(metadata, infos, alignment))
+        for _, data, _, _ in held:
+            file.write(data + bytes(padded(len(data), alignment) - len(data)))

@@ -1,0 +1,73 @@
+"""The peer: libllama's own ``llama_model_quantize``, run in a process of its own because it may abort.
+
+``peer_quantize`` writes a file as llama-quantize would. As a script: ``support_peer.py in.gguf out.gguf FTYPE THREADS
+[imatrix.gguf]``; it prints the seconds that the call took.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+#: llama_ftype numbers of the TYPE names that tests use.
+FTYPES = {
+    "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12,
+    "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "BF16": 32,
+}  # fmt: skip
+
+
+def peer_quantize(
+    src: Path, dst: Path, file_type: str, *, imatrix: Path | None = None, threads: int = 2
+) -> float:
+    """Seconds that ``llama_model_quantize`` took to write ``dst``."""
+    command = [sys.executable, __file__, str(src), str(dst), str(FTYPES[file_type]), str(threads)]
+    done = subprocess.run(
+        command + ([str(imatrix)] if imatrix else []), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"llama_model_quantize failed ({done.returncode}): {done.stderr[-400:]}")
+    return float(done.stdout.split()[-1])
+
+
+def _imatrix_entries(path: str) -> list[tuple[bytes, np.ndarray]]:
+    from gguf import GGUFReader
+
+    tensors = {t.name: np.array(t.data, dtype=np.float32) for t in GGUFReader(path).tensors}
+    found = []
+    for name, sums in tensors.items():
+        if name.endswith(".in_sum2"):
+            counts = tensors[name.removesuffix("in_sum2") + "counts"].reshape(-1, 1)
+            means = sums.reshape(len(counts), -1) / np.maximum(counts, 1)
+            means[counts[:, 0] == 0] = 1
+            found.append((name.removesuffix(".in_sum2").encode(), np.ascontiguousarray(means.ravel(), np.float32)))
+    return found
+
+
+def _run(src: str, dst: str, ftype: str, threads: str, imatrix: str | None = None) -> None:
+    import llama_cpp
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread = int(ftype), int(threads)
+    if imatrix:
+        entries = _imatrix_entries(imatrix)
+        table = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))()
+        for slot, (name, values) in zip(table, entries, strict=False):
+            slot.name = name
+            slot.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            slot.size = values.size
+        params.imatrix = ctypes.cast(table, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+    start = time.perf_counter()
+    code = llama_cpp.llama_model_quantize(src.encode(), dst.encode(), ctypes.byref(params))
+    seconds = time.perf_counter() - start
+    if code:
+        raise SystemExit(code)
+    print(f"\n{seconds}")
+
+
+if __name__ == "__main__":
+    _run(*sys.argv[1:])
