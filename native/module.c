@@ -43,6 +43,31 @@ static uint32_t limit_of(int id) {
     return 0x7f800000;
 }
 
+/* The rounding mode and the treatment of subnormals belong to the calling thread, and other libraries change them
+ * (-ffast-math at link time switches subnormals off); our bytes must not depend on that. */
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+typedef unsigned float_mode;
+static float_mode plain_floats(void) {
+    float_mode saved = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return saved;
+}
+static void restore_floats(float_mode saved) { _mm_setcsr(saved); }
+#elif defined(__aarch64__)
+typedef uint64_t float_mode;
+static float_mode plain_floats(void) {
+    float_mode saved, plain = 0;
+    __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(saved) : "r"(plain) : "memory");
+    return saved;
+}
+static void restore_floats(float_mode saved) { __asm__ volatile("msr fpcr, %0" : : "r"(saved) : "memory"); }
+#else
+typedef int float_mode;
+static float_mode plain_floats(void) { return 0; }
+static void restore_floats(float_mode saved) { (void)saved; }
+#endif
+
 static void run(job *j, float *x, float *y) {
     for (int64_t r = 0; r < j->n_rows; ++r) {
         const uint8_t *in = j->in + r * j->in_bytes;
@@ -96,7 +121,9 @@ static PyObject *start(job *j) {
     float *x = (float *)(((uintptr_t)raw + 63) / 64 * 64);
     j->bad_row = -1;
     Py_BEGIN_ALLOW_THREADS
+    float_mode saved = plain_floats();
     run(j, x, x + row / sizeof(float));
+    restore_floats(saved);
     Py_END_ALLOW_THREADS
     PyMem_Free(raw);
     if (j->bad_row >= 0) {
@@ -154,7 +181,9 @@ static PyObject *decode_checked(int id, Py_buffer *in, int64_t n_rows, int64_t n
     const uint8_t *src = in->buf;
     float *dst = out->buf;
     Py_BEGIN_ALLOW_THREADS
+    float_mode saved = plain_floats();
     for (int64_t r = 0; r < n_rows; ++r) c.decode(src + r * in_bytes, n_cols, dst + r * n_cols);
+    restore_floats(saved);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
