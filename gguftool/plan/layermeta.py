@@ -6,9 +6,10 @@ have n - x. Both are cut by the original index of the layer. Types of values and
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
-from gguftool.format.metadata import Metadata, MetaValue, ValueType
+from gguftool.format.metadata import SIZES, Metadata, MetaValue, ValueType
 from gguftool.plan.periods import Stack, Value
 from gguftool.plan.shrink import LOOSE_ARRAYS, OPEN_ENDED, STRICT_ARRAYS, filtered
 
@@ -19,7 +20,7 @@ _NOT_LAYERS = (
     "classifier.output_labels",
 )
 _FOREIGN = ("general.", "tokenizer.", "adapter.", "split.", "quantize.", "clip.", "gguftool.", "imatrix.")
-_NUMBERS = frozenset(ValueType) - {ValueType.STRING, ValueType.ARRAY}
+_NUMBERS = frozenset(SIZES)
 _BY_NUMBER = ("ple.layers", "hrm.layers_per_stack")
 
 
@@ -43,8 +44,7 @@ def _is_numeric_array(value: MetaValue) -> bool:
 
 
 def per_layer_arrays(metadata: Metadata, stack: Stack) -> Iterator[tuple[str, MetaValue, str]]:
-    """Every array that has, or may have, one entry per layer: its name, the value, ``known`` or ``unknown`` or
-    ``wrong length``."""
+    """Every array with one entry per layer, or maybe so: name, value, and "known", "unknown" or "wrong length"."""
     lengths = (stack.n, stack.n - stack.x)
     for name, value in metadata.entries():
         if value.type != ValueType.ARRAY or name.startswith(_FOREIGN):
@@ -66,11 +66,15 @@ def layers_by_number(metadata: Metadata, arch: str) -> tuple[str, ...]:
 
 
 def cut_array(name: str, value: MetaValue, stack: Stack, dropped: frozenset[int]) -> MetaValue:
-    """The array without the entries of ``dropped``, its element type as it was."""
-    entries = value.value
-    open_ended = name.endswith(OPEN_ENDED)
-    stay = filtered(entries, dropped, stack.n, open_ended=open_ended)
-    return MetaValue.of([entries[i] for i in stay], ValueType.ARRAY, value.element_type)
+    """The array without the entries of ``dropped``, all other bytes as they were."""
+    assert value.element_type is not None and value.count is not None
+    stay = filtered(value.count, dropped, stack.n, open_ended=name.endswith(OPEN_ENDED))
+    if value.element_type not in SIZES:
+        entries = value.value
+        return MetaValue.of([entries[i] for i in stay], ValueType.ARRAY, value.element_type)
+    size, body = SIZES[value.element_type], value.raw[12:]
+    cut = struct.pack("<iQ", value.element_type, len(stay)) + b"".join(body[i * size : (i + 1) * size] for i in stay)
+    return MetaValue(ValueType.ARRAY, cut, value.element_type, len(stay))
 
 
 def written(value: Value, like: MetaValue | None) -> MetaValue:

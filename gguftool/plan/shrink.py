@@ -47,9 +47,9 @@ class Shrunk:
     troubles: tuple[str, ...]
 
 
-def filtered(values: Sequence[int | float], dropped: Collection[int], n: int, *, open_ended: bool = False) -> list[int]:
-    """Indices of the entries that stay: those of surviving layers, entries beyond n only if ``open_ended``."""
-    return [i for i in range(len(values)) if (i not in dropped if i < n else open_ended)]
+def filtered(count: int, dropped: Collection[int], n: int, *, open_ended: bool = False) -> list[int]:
+    """Which of ``count`` entries stay: those of surviving layers, entries beyond n only if ``open_ended``."""
+    return [i for i in range(count) if (i not in dropped if i < n else open_ended)]
 
 
 @dataclass
@@ -83,7 +83,7 @@ def _filtered_keys(stack: Stack, gone: frozenset[int]) -> dict[str, Value]:
     for key, value in stack.keys.items():
         keys[key] = value
         if isinstance(value, tuple):
-            keys[key] = tuple(value[i] for i in filtered(value, gone, stack.n, open_ended=key == OPEN_ENDED))
+            keys[key] = tuple(value[i] for i in filtered(len(value), gone, stack.n, open_ended=key == OPEN_ENDED))
     for key, trailing in COUNTS:
         if key in keys:
             count = stack.number(key)
