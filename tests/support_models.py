@@ -79,7 +79,9 @@ def write_model(
     return path
 
 
-def write_imatrix(path: Path, model_shapes: Mapping[str, tuple[int, ...]], *, seed: int = 1, skip: str = "output") -> Path:
+def write_imatrix(
+    path: Path, model_shapes: Mapping[str, tuple[int, ...]], *, seed: int = 1, skip: str = "output"
+) -> Path:
     """An importance matrix for all matrices but those whose name begins with ``skip``."""
     rng = np.random.default_rng(seed)
     tensors = []

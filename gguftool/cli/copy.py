@@ -12,7 +12,14 @@ import click
 @click.argument("src", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("dst", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--prune-layers", metavar="L,L-L", help="Layers to leave out: 3,7 or 10-14.")
-@click.option("--override-kv", multiple=True, metavar="KEY=TYPE:VALUE", help="Set metadata; TYPE: int, float, bool, str.")
+@click.option(
+    "--allow-layer-arrays",
+    is_flag=True,
+    help="Pruning: write a per-layer array where no period fits; older programs then run the wrong layers.",
+)
+@click.option("--allow-unknown-arrays", is_flag=True, help="Pruning: cut unknown arrays of one entry per layer too.")
+@click.option("--prune-nextn", is_flag=True, help="Pruning: next-token layers may go.")
+@click.option("--override-kv", multiple=True, metavar="KEY=TYPE:VALUE", help="Set metadata: int, float, bool or str.")
 @click.option("--keep-split", is_flag=True, help="Keep the shards of the input instead of joining them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
@@ -23,7 +30,7 @@ import click
 def command(src: Path, dst: Path, prune_layers: str | None, threads: str | None, **options: Any) -> None:
     """Copy the model IN to OUT; no value changes. Any shard stands for the whole model."""
     from gguftool.cli.running import describe, run
-    from gguftool.cli.words import parse_threads
+    from gguftool.cli.words import parse_threads, prune_switches
     from gguftool.plan.layers import parse_layers
     from gguftool.verbs.rewrite import Request, prepare
 
@@ -31,6 +38,7 @@ def command(src: Path, dst: Path, prune_layers: str | None, threads: str | None,
         src=src,
         dst=dst,
         prune_layers=parse_layers(prune_layers) if prune_layers else (),
+        prune_allowed=prune_switches(options),
         overrides=options["override_kv"],
         keep_split=options["keep_split"],
         file_order=True,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gguftool.cli.words import Words, order_of, parse_bytes, parse_threads, parse_words
+from gguftool.cli.words import Words, order_of, parse_bytes, parse_threads, parse_words, prune_switches
 
 _RULE_OPTIONS = ("--tensor-type", "--tensor-type-file", "--custom-q")
 
@@ -62,6 +62,13 @@ def _many(name: str, metavar: str, help: str) -> Any:
 @_path("--tensor-type-file", "File of such rules; # begins a comment.", multiple=True)
 @_many("--custom-q", "RULES", "ik_llama.cpp's R1=T1,R2=T2 form, or a model card's whole block.")
 @click.option("--prune-layers", metavar="L,L-L", help="Layers to leave out: 3,7 or 10-14.")
+@click.option(
+    "--allow-layer-arrays",
+    is_flag=True,
+    help="Pruning: write a per-layer array where no period fits; older programs then run the wrong layers.",
+)
+@click.option("--allow-unknown-arrays", is_flag=True, help="Pruning: cut unknown arrays of one entry per layer too.")
+@click.option("--prune-nextn", is_flag=True, help="Pruning: next-token layers may go.")
 @click.option("--keep-split", is_flag=True, help="Keep the shards of the input.")
 @_many("--override-kv", "KEY=TYPE:VALUE", "Set metadata; TYPE is int, float, bool or str.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written; reads headers only.")
@@ -100,9 +107,10 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
     from gguftool.verbs.quantize import recipe_of, rules_of
     from gguftool.verbs.rewrite import Request, prepare
 
+    rules, remarks = rules_of(_in_order(options, order))
     recipe = recipe_of(
         words.file_type,
-        rules_of(_in_order(options, order)),
+        rules,
         strict_rules=options["strict_rules"],
         pure=options["pure"],
         leave_output_tensor=options["leave_output_tensor"],
@@ -110,6 +118,7 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
         token_embedding_type=options["token_embedding_type"],
         match_names=options["match_names"],
         compat=options["compat"],
+        fallback=not options["no_fallback"],
     )
     threads = parse_threads(options["threads"]) if options["threads"] else words.threads
     return prepare(
@@ -121,10 +130,10 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
             include_weights=options["include_weights"],
             exclude_weights=options["exclude_weights"],
             prune_layers=parse_layers(options["prune_layers"]) if options["prune_layers"] else (),
+            prune_allowed=prune_switches(options),
             overrides=options["override_kv"],
             keep_split=options["keep_split"],
             allow_requantize=options["allow_requantize"],
-            no_fallback=options["no_fallback"],
             force=options["force"],
             threads=threads,
             max_buffer=parse_bytes(options["max_buffer_size"]),
@@ -133,6 +142,7 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
             report=options["report"],
             restart=options["restart"],
             sync=not options["no_sync"],
+            remarks=remarks,
         )
     )
 
@@ -141,5 +151,3 @@ def _in_order(options: dict[str, Any], order: list[str]) -> list[tuple[str, Any]
     """(option, value) of all rules as they stand on the command line: click keeps the order within an option only."""
     values = {name: iter(options[name[2:].replace("-", "_")]) for name in _RULE_OPTIONS}
     return [(name, value) for name in order if (value := next(values[name], None)) is not None]
-
-

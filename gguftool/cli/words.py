@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gguftool.errors import RecipeError, UsageError
 from gguftool.recipe.filetypes import FileType, file_type_by_name
@@ -71,3 +72,8 @@ def order_of(args: Sequence[str], names: Sequence[str]) -> list[str]:
         if name in names:
             order.append(name)
     return order
+
+
+def prune_switches(options: Mapping[str, Any]) -> dict[str, bool]:
+    """What the command line allows when layers are pruned, by the names of ``plan.layers.prune_layers``."""
+    return {name: options[name] for name in ("allow_layer_arrays", "allow_unknown_arrays", "prune_nextn")}

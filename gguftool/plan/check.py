@@ -10,9 +10,10 @@ from gguftool.errors import CodecError
 from gguftool.format.quanttypes import QuantType
 from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Move, Plan
-from gguftool.plan.retype import Importances, bpw_cost
+from gguftool.plan.retype import Importances
+from gguftool.recipe.decide import needs_importance
+from gguftool.recipe.filetypes import FileType
 
-_EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 _GIB = 1 << 30
 
 
@@ -21,9 +22,8 @@ class Facts:
     """What a check needs to know besides the plan.
 
     The place: ``existing`` outputs, outputs that are files of the source (``is_source``), the ``folder`` and what is
-    wrong with it, its free bytes (None: unknown). The wishes: requantization allowed, fallbacks forbidden, overwriting
-    allowed (``force``). ``importances`` is None without an importance matrix; ``low_bits`` is set where TYPE makes q2_K
-    need one too.
+    wrong with it, its free bytes (None: unknown). The wishes: requantization allowed, overwriting allowed (``force``), the
+    TYPE (None for a copy). ``importances`` is None without an importance matrix.
     """
 
     existing: Sequence[str] = ()
@@ -33,22 +33,19 @@ class Facts:
     free_bytes: int | None = None
     force: bool = False
     allow_requantize: bool = False
-    no_fallback: bool = False
-    low_bits: bool = False
+    file_type: FileType | None = None
     importances: Importances | None = None
 
 
 def check(plan: Plan, facts: Facts) -> list[str]:
     """Every reason why the plan cannot be carried out, one line each; an empty list when there is none."""
-    problems = [*_place(facts)]
+    problems = [*plan.problems, *_place(facts)]
     if not plan.moves:
         problems.append("no tensor would be left")
     problems += _sources(plan, facts)
     problems += _shapes(plan)
     problems += _codecs(plan)
     problems += _importances(plan, facts)
-    if facts.no_fallback:
-        problems += _fallbacks(plan)
     problems += _space(plan, facts)
     return problems
 
@@ -81,8 +78,6 @@ def _shapes(plan: Plan) -> Iterable[str]:
     for move in plan.moves:
         if move.whole:
             continue
-        if not move.copied and any(len(p.source.shape) > 3 for p in move.pieces):
-            yield f"{move.name}: has four dimensions, which no block type is defined for: keep its type with a rule"
         try:
             nbytes = move.nbytes
         except CodecError as trouble:
@@ -125,7 +120,9 @@ def _codecs(plan: Plan) -> Iterable[str]:
 
 def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
     def lacking(move: Move) -> bool:
-        return not move.copied and needs_importance(move, facts.low_bits) and any(not p.importance for p in move.pieces)
+        if move.copied or facts.file_type is None or all(p.importance for p in move.pieces):
+            return False
+        return needs_importance(move.type, facts.file_type, move.name)
 
     for (target,), names in _grouped(plan, lacking, lambda m: (m.type,)):
         if facts.importances is None:
@@ -145,26 +142,6 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
                     f"{move.name}: the imatrix has {found} values for {piece.importance} and the tensor has "
                     f"{piece.source.n_cols} columns x {piece.source.n_matrices} matrices: it was made from another model"
                 )
-
-
-def needs_importance(move: Move, low_bits: bool) -> bool:
-    """Whether llama-quantize refuses to make this tensor without importances.
-
-    ``low_bits``: the TYPE is Q2_K_S, under which q2_K needs them too.
-    """
-    if move.name == "output.weight" or move.name in _EMBEDDINGS:
-        return False
-    return move.type.needs_imatrix or (low_bits and move.type.name == "q2_K")
-
-
-def _fallbacks(plan: Plan) -> Iterable[str]:
-    cost = bpw_cost(plan)
-    for move in plan.moves:
-        if move.wanted is not None:
-            yield (
-                f"{move.name}: {move.wanted.name} does not fit rows of {move.shape[-1]}, {move.type.name} would stand in "
-                f"({cost[move.name]:+.4f} bpw), and --no-fallback forbids it"
-            )
 
 
 def _space(plan: Plan, facts: Facts) -> Iterable[str]:

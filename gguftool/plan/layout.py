@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguftool.format.metadata import MetaValue, Metadata, ValueType
+from gguftool.format.metadata import Metadata, MetaValue, ValueType
 from gguftool.format.writer import encode_header, tensor_offsets
 from gguftool.plan.moves import Move, Plan
 

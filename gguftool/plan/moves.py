@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from gguftool.format.metadata import MetaValue, Metadata
+from gguftool.format.metadata import Metadata, MetaValue
 from gguftool.format.names import sort_key
 from gguftool.format.quanttypes import QuantType
-from gguftool.format.reader import Model, TensorInfo
 
 if TYPE_CHECKING:
+    from gguftool.format.reader import Model, TensorInfo
     from gguftool.plan.retype import Importances
     from gguftool.recipe.decide import Recipe
 
@@ -161,7 +161,8 @@ class Move:
 class Plan:
     """A model to be written: metadata, tensors in their order, and the source they come from.
 
-    ``dropped`` are the pruned layers by their old numbers; ``warnings`` are for people.
+    ``dropped`` are the pruned layers by their old numbers; ``warnings`` are for people, ``problems`` are what an edit found
+    that must not be written.
     """
 
     metadata: Metadata
@@ -171,6 +172,7 @@ class Plan:
     keep_split: bool = False
     dropped: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, *, keep_split: bool = False, file_order: bool = False) -> Plan:
@@ -199,18 +201,15 @@ class Plan:
 
         return without_layers(self, layers, **allowed)
 
-    def retype(self, recipe: Recipe, importances: Importances | None = None, *, match_source: bool = False) -> Plan:
+    def retype(self, recipe: Recipe, importances: Importances | None = None) -> Plan:
         """This plan with the types that the recipe decides and the importance vectors that go with them."""
         from gguftool.plan.retype import retyped
 
-        return retyped(self, recipe, importances, match_source=match_source)
+        return retyped(self, recipe, importances)
 
     def with_metadata(self, edits: Mapping[str, MetaValue | None]) -> Plan:
         """This plan with keys set, or removed where the value is None."""
         return replace(self, metadata=self.metadata.replaced(edits))
-
-    def with_warnings(self, *warnings: str) -> Plan:
-        return replace(self, warnings=self.warnings + warnings)
 
     @property
     def nbytes(self) -> int:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from gguftool.format.names import sort_key
 from gguftool.plan.moves import Move, Piece, Plan
 from gguftool.recipe.decide import Decision, Recipe, decide
-from gguftool.recipe.facts import TensorFacts, facts_of, order_key
+from gguftool.recipe.facts import TensorFacts, facts_of
 
 
 class ImatrixNames(Protocol):
@@ -55,19 +56,15 @@ class Importances:
         return n_mat * n_cols
 
 
-def retyped(plan: Plan, recipe: Recipe, importances: Importances | None, *, match_source: bool = False) -> Plan:
-    """``plan`` with the recipe's types, importance entries, and the warnings of both.
-
-    With ``match_source`` rules are put to the names of the input, else to those of the output, as upstream does.
-    Raises RecipeError for rules that must hit something and do not.
-    """
-    order = sorted(range(len(plan.moves)), key=lambda i: order_key(plan.moves[i].name))
+def retyped(plan: Plan, recipe: Recipe, importances: Importances | None) -> Plan:
+    """``plan`` with the recipe's types, the importance entries that go with them, and what is to be said of both."""
+    order = sorted(range(len(plan.moves)), key=lambda i: sort_key(plan.moves[i].name))
     tensors = [_facts_of(plan.moves[i]) for i in order]
     facts = facts_of(plan.metadata, tensors)
     facts = replace(facts, n_layer_source=facts.n_layer + len(plan.dropped))
     has_imatrix = importances is not None and bool(importances.names)
     found = decide(recipe, facts, tensors, has_imatrix)
-    decisions: dict[int, Decision] = dict(zip(order, found, strict=True))
+    decisions = dict(zip(order, found.each, strict=True))
     moves = []
     notes: dict[str, int] = {}
     for number, move in enumerate(plan.moves):
@@ -75,8 +72,13 @@ def retyped(plan: Plan, recipe: Recipe, importances: Importances | None, *, matc
         if not new.copied and importances is not None:
             new = _with_importances(new, importances, notes)
         moves.append(new)
-    warnings = tuple(f"{note} ({count} tensors)" if count > 1 else note for note, count in notes.items())
-    return replace(plan, moves=tuple(moves), warnings=plan.warnings + warnings)
+    told = [f"{note} ({count} tensors)" if count > 1 else note for note, count in notes.items()]
+    return replace(
+        plan,
+        moves=tuple(moves),
+        warnings=(*plan.warnings, *found.warnings, *told),
+        problems=plan.problems + found.problems,
+    )
 
 
 def _facts_of(move: Move) -> TensorFacts:
@@ -118,5 +120,6 @@ def bpw_cost(plan: Plan) -> Mapping[str, float]:
     cost = {}
     for move in plan.moves:
         if move.wanted is not None:
-            cost[move.name] = (8 * move.nbytes - move.wanted.bpw * move.n_elements) / plan.n_elements
+            wanted = move.wanted.bpw * move.n_elements + 8 * move.wanted.row_header * move.n_elements // move.shape[-1]
+            cost[move.name] = (8 * move.nbytes - wanted) / plan.n_elements
     return cost

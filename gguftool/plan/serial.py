@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gguftool.errors import GGUFToolError, PlanError
-from gguftool.format.metadata import MetaValue, Metadata, ValueType
+from gguftool.format.metadata import Metadata, MetaValue, ValueType
 from gguftool.format.quanttypes import BY_ID, QuantType, unknown_type
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def plan_to_data(plan: Plan) -> dict[str, Any]:
         "moves": [_move_to_data(m) for m in plan.moves],
         "dropped": list(plan.dropped),
         "warnings": list(plan.warnings),
+        "problems": list(plan.problems),
     }
 
 
@@ -46,7 +47,9 @@ def plan_from_json(text: str) -> Plan:
     try:
         data = json.loads(text)
         if data["schema"] != SCHEMA:
-            raise PlanError([f"this plan has schema {data['schema']}, this version reads {SCHEMA}: make the plan again"])
+            raise PlanError(
+                [f"this plan has schema {data['schema']}, this version reads {SCHEMA}: make the plan again"]
+            )
         return Plan(
             Metadata.of([_entry_from_data(e) for e in data["metadata"]]),
             tuple(SourceFile(s["path"], s["size"], s["mtime_ns"], s["header_sha256"]) for s in data["sources"]),
@@ -55,6 +58,7 @@ def plan_from_json(text: str) -> Plan:
             data["keep_split"],
             tuple(data["dropped"]),
             tuple(data["warnings"]),
+            tuple(data["problems"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as trouble:
         raise PlanError([f"not a plan: {trouble!r}"]) from None
@@ -153,7 +157,9 @@ def _piece_from_data(row: dict[str, Any]) -> Piece:
     origin: Origin = Origin(
         row["tensor"], tuple(row["shape"]), _type(row["type_id"]), row["nbytes"], row["shard"], row["offset"]
     )
-    return Piece(origin, _ranges(row.get("rows")), _ranges(row.get("columns")), row.get("importance"), row.get("matrix"))
+    return Piece(
+        origin, _ranges(row.get("rows")), _ranges(row.get("columns")), row.get("importance"), row.get("matrix")
+    )
 
 
 def _ranges(rows: list[list[int]] | None) -> tuple[Range, ...] | None:

@@ -29,6 +29,8 @@ from gguftool.run.tasks import ImatrixValues, Job, WeightCache, cut
 
 #: Memory for rows in flight, all threads together.
 MAX_BUFFER = 256 << 20
+
+
 class Interrupted(GGUFToolError):
     """The run was stopped from outside; what is done is kept and the message says how to go on."""
 

@@ -50,10 +50,14 @@ def estimate(
             key = (piece.source.type, move.type, piece.importance is not None)
             work[key] = work.get(key, 0) + piece.n_rows * piece.n_cols
             task = max(task, _task_bytes(piece, move.type))
-    unknown = sorted({
-        t.name for source, target, _ in work for t in (source, target)
-        if not (can_decode(t) if t is source else can_encode(t))
-    })
+    unknown = sorted(
+        {
+            t.name
+            for source, target, _ in work
+            for t in (source, target)
+            if not (can_decode(t) if t is source else can_encode(t))
+        }
+    )
     peak = _BASE_MEMORY + min(max_buffer, threads * task) + sum(len(v.raw) for _, v in plan.metadata.entries())
     if unknown:
         return Estimate(None, peak, tuple(unknown))

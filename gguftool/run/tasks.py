@@ -250,7 +250,13 @@ def _done(task: Task, piece: Piece, sums: ErrorSums | None, weights: Weights | N
     n_rows = task.stop - task.start
     weight = n_rows * (float(piece.n_cols) if weights is None else float(weights.raw.sum()))
     return Done(
-        task.index, sums.weighted_error, sums.weighted_signal, sums.error, sums.signal, weight, float(sums.count),
+        task.index,
+        sums.weighted_error,
+        sums.weighted_signal,
+        sums.error,
+        sums.signal,
+        weight,
+        float(sums.count),
         unobserved,
     )
 

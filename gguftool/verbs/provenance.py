@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from gguftool.codecs.dispatch import KERNELS_VERSION
-from gguftool.format.metadata import MetaValue, Metadata, ValueType
+from gguftool.format.metadata import Metadata, MetaValue, ValueType
 
 Edits = dict[str, MetaValue | None]
 
@@ -57,7 +57,12 @@ def quantizer_edits(
 def copy_edits(metadata: Metadata, overridden: Sequence[str] = ()) -> Edits:
     """What a copy changes: the mark "guessed" that some programs leave in the file type goes."""
     number = metadata.get("general.file_type")
-    if isinstance(number, int) and not isinstance(number, bool) and number & _GUESSED and "general.file_type" not in overridden:
+    if (
+        isinstance(number, int)
+        and not isinstance(number, bool)
+        and number & _GUESSED
+        and "general.file_type" not in overridden
+    ):
         return {"general.file_type": MetaValue.of(number & ~_GUESSED, ValueType.U32)}
     return {}
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from gguftool.format.quanttypes import QuantType, type_by_name
+from gguftool.errors import RecipeError, UsageError
+from gguftool.format.quanttypes import QuantType
 from gguftool.recipe.decide import Recipe
 from gguftool.recipe.filetypes import FileType, file_type_by_name
 from gguftool.recipe.grammar import Rule, parse_custom_q, parse_tensor_type, parse_tensor_type_file
+from gguftool.recipe.rules import target_type
 from gguftool.run.execute import MAX_BUFFER
 from gguftool.run.pool import Progress
 from gguftool.verbs.rewrite import Request, Result, prepare
@@ -60,18 +63,24 @@ def quantize(
     Nothing is written before everything was checked: PlanError lists all problems, RecipeError and UsageError say
     which argument means nothing. An interrupted call leaves ``<dst>.part`` and a journal; the same call goes on.
     """
+    spelled: list[tuple[str, str | Path | Rule]] = [("--tensor-type", rule) for rule in tensor_type]
+    spelled += [("--tensor-type-file", path) for path in (tensor_type_file,) if path is not None]
+    spelled += [("--custom-q", text) for text in (custom_q,) if text is not None]
+    rules, remarks = rules_of(spelled)
     request = Request(
         src=Path(src),
         dst=None if dst is None else Path(dst),
         recipe=recipe_of(
             file_type_by_name(str(type)),
-            gathered_rules(tensor_type, tensor_type_file, custom_q, strict=strict_rules),
+            rules,
+            strict_rules=strict_rules,
             pure=pure,
             leave_output_tensor=leave_output_tensor,
             output_tensor_type=output_tensor_type,
             token_embedding_type=token_embedding_type,
             match_names=match_names,
             compat=compat,
+            fallback=not no_fallback,
         ),
         imatrix=None if imatrix is None else Path(imatrix),
         include_weights=tuple(include_weights),
@@ -80,7 +89,6 @@ def quantize(
         overrides=tuple(override_kv),
         keep_split=keep_split,
         allow_requantize=allow_requantize,
-        no_fallback=no_fallback,
         force=force,
         threads=threads,
         max_buffer=max_buffer_size,
@@ -89,6 +97,66 @@ def quantize(
         report=None if report is None else Path(report),
         restart=restart,
         sync=sync,
+        remarks=remarks,
     )
     with prepare(request) as prepared:
         return prepared.run(progress)
+
+
+def recipe_of(
+    file_type: FileType,
+    rules: Sequence[Rule],
+    *,
+    output_tensor_type: str | QuantType | None,
+    token_embedding_type: str | QuantType | None,
+    compat: str | None,
+    **switches: Any,
+) -> Recipe:
+    """The recipe that those options spell; ``switches`` are fields of ``Recipe``. RecipeError for unknown types."""
+    if compat not in (None, "upstream"):
+        raise UsageError(f"compat='{compat}': the only other way is 'upstream'")
+    if switches.get("match_names", "output") not in ("output", "source"):
+        raise UsageError(f"match_names='{switches['match_names']}': choose 'output' or 'source'")
+    return Recipe(
+        file_type,
+        tuple(rules),
+        output_type=_target(output_tensor_type),
+        embedding_type=_target(token_embedding_type),
+        compat=compat is not None,
+        **switches,
+    )
+
+
+def _target(word: str | QuantType | None) -> QuantType | None:
+    return target_type(word) if isinstance(word, str) else word
+
+
+def rules_of(spelled: Sequence[tuple[str, str | Path | Rule]]) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """The rules of (option, value) pairs in their order, and remarks on pasted text.
+
+    Options are --tensor-type, --tensor-type-file (a path) and --custom-q. RecipeError for what is no rule, UsageError
+    for a file that cannot be read.
+    """
+    rules: list[Rule] = []
+    remarks: list[str] = []
+    for option, value in spelled:
+        if isinstance(value, Rule):
+            rules.append(value)
+        elif option == "--tensor-type":
+            rules.append(parse_tensor_type(str(value)))
+        elif option == "--tensor-type-file":
+            rules += parse_tensor_type_file(_text_of(Path(value)), f"{option} {value}")
+        else:
+            pasted = parse_custom_q(str(value))
+            rules += pasted.rules
+            remarks += pasted.warnings
+    return tuple(rules), tuple(remarks)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="strict")
+    except OSError as trouble:
+        raise UsageError(f"{path}: {trouble.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: this is no text") from None

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from gguftool.errors import PlanError, UsageError
 from gguftool.format.reader import Model, open_model
-from gguftool.imatrix.file import Imatrix, open_imatrix
 from gguftool.plan.check import Facts, check
-from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Plan
 from gguftool.plan.overrides import parse_overrides
 from gguftool.plan.retype import Importances, bpw_cost, uncovered, unused
@@ -27,13 +25,16 @@ from gguftool.run.outputs import Target, survey, targets
 from gguftool.run.pool import Progress
 from gguftool.verbs.provenance import Edits, ImatrixUse, copy_edits, our_edits, quantizer_edits
 
+if TYPE_CHECKING:
+    from gguftool.imatrix.file import Imatrix
+
 
 @dataclass(frozen=True)
 class Request:
     """Everything that a run is asked for. ``recipe`` None copies every tensor as it is.
 
     ``dst`` None takes llama-quantize's default name. ``file_order`` keeps the source's order of tensors, else they go
-    by layer and name. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
+    by layer and name. ``remarks`` are warnings from reading the request itself. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
     """
 
     src: Path
@@ -48,7 +49,6 @@ class Request:
     keep_split: bool = False
     file_order: bool = False
     allow_requantize: bool = False
-    no_fallback: bool = False
     force: bool = False
     threads: int | None = None
     max_buffer: int = MAX_BUFFER
@@ -57,6 +57,7 @@ class Request:
     report: Path | None = None
     restart: bool = False
     sync: bool = True
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Prepared:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before starting, one line each."""
-        return (*self.plan.warnings, *_coverage(self.plan, self.importances))
+        return (*self.request.remarks, *self.plan.warnings, *_coverage(self.plan, self.importances))
 
     @property
     def fallback_bpw(self) -> Mapping[str, float]:
@@ -130,8 +131,17 @@ class Prepared:
         if r.report is not None:
             write_report(r.report, rows)
         return Result(
-            outcome.paths[0], outcome.paths, self.plan.nbytes, outcome.nbytes, self.plan.bpw, rows, self.warnings,
-            sum(row.unobserved for row in rows), outcome.resumed, outcome.n_tasks, outcome.seconds,
+            outcome.paths[0],
+            outcome.paths,
+            self.plan.nbytes,
+            outcome.nbytes,
+            self.plan.bpw,
+            rows,
+            self.warnings,
+            sum(row.unobserved for row in rows),
+            outcome.resumed,
+            outcome.n_tasks,
+            outcome.seconds,
         )
 
     def close(self) -> None:
@@ -154,7 +164,11 @@ def prepare(request: Request) -> Prepared:
         raise UsageError("--include-weights and --exclude-weights together: give one of them")
     model = open_model(request.src)
     try:
-        imatrix = open_imatrix(request.imatrix) if request.imatrix is not None else None
+        imatrix = None
+        if request.imatrix is not None:
+            from gguftool.imatrix.file import open_imatrix
+
+            imatrix = open_imatrix(request.imatrix)
         return Prepared(request, model, imatrix, request.dst or _default_name(request))
     except BaseException:
         model.close()
@@ -212,8 +226,7 @@ def _facts(request: Request, plan: Plan, dst: Path, importances: Importances | N
         free_bytes=world.free_bytes,
         force=request.force,
         allow_requantize=request.allow_requantize,
-        no_fallback=request.no_fallback,
-        low_bits=request.recipe is not None and request.recipe.file_type.name == "Q2_K_S",
+        file_type=request.recipe.file_type if request.recipe is not None else None,
         importances=importances if importances is not None and importances.names else None,
     )
 
