@@ -1,70 +1,91 @@
-"""gguftool reads, quantizes, prunes and measures GGUF models.
+"""Quantize, prune, measure and repack GGUF models.
 
-The public names, each imported when it is first used, so that ``import gguftool`` costs nothing:
-
->>> blocks = gguftool.encode(rows, "q4_K", importance)
->>> gguftool.decode(blocks, "q4_K", n_cols)
->>> gguftool.open_model("model.gguf").tensors
->>> gguftool.open_imatrix("imatrix.dat").stats()
->>> gguftool.quantize("in.gguf", "out.gguf", "q4_k_m", imatrix="imatrix.dat")
+The public names are imported when they are first used, so that ``import gguftool`` costs nothing.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gguftool.codecs.dispatch import decode, encode
-    from gguftool.errors import GGUFToolError
-    from gguftool.format.quanttypes import QuantType, type_by_name
+    from gguftool.errors import (
+        CodecError,
+        FormatError,
+        GGUFToolError,
+        ImatrixError,
+        JournalError,
+        PlanError,
+        RecipeError,
+        UnknownTypeError,
+        UsageError,
+    )
+    from gguftool.format.metadata import Metadata, MetaValue, ValueType
+    from gguftool.format.quanttypes import TYPES, QuantType, type_by_name
     from gguftool.format.reader import Model, TensorInfo, open_model
     from gguftool.imatrix.file import Imatrix, open_imatrix
     from gguftool.verbs.copy import copy
-    from gguftool.verbs.kld import kld
+    from gguftool.verbs.info import info
     from gguftool.verbs.quantize import quantize
-    from gguftool.verbs.verify import verify
 
-_HOMES = {
-    "GGUFToolError": "errors",
-    "Imatrix": "imatrix.file",
-    "Model": "format.reader",
-    "QuantType": "format.quanttypes",
-    "TensorInfo": "format.reader",
-    "copy": "verbs.copy",
-    "decode": "codecs.dispatch",
-    "encode": "codecs.dispatch",
-    "kld": "verbs.kld",
-    "open_imatrix": "imatrix.file",
-    "open_model": "format.reader",
-    "quantize": "verbs.quantize",
-    "type_by_name": "format.quanttypes",
-    "verify": "verbs.verify",
+_HOME = {
+    name: module
+    for module, names in {
+        "gguftool.codecs.dispatch": "decode encode",
+        "gguftool.errors": "CodecError FormatError GGUFToolError ImatrixError JournalError PlanError RecipeError "
+        "UnknownTypeError UsageError",
+        "gguftool.format.metadata": "MetaValue Metadata ValueType",
+        "gguftool.format.quanttypes": "TYPES QuantType type_by_name",
+        "gguftool.format.reader": "Model TensorInfo open_model",
+        "gguftool.imatrix.file": "Imatrix open_imatrix",
+        "gguftool.verbs.copy": "copy",
+        "gguftool.verbs.info": "info",
+        "gguftool.verbs.quantize": "quantize",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [
+    "TYPES",
+    "CodecError",
+    "FormatError",
     "GGUFToolError",
     "Imatrix",
+    "ImatrixError",
+    "JournalError",
+    "MetaValue",
+    "Metadata",
     "Model",
+    "PlanError",
     "QuantType",
+    "RecipeError",
     "TensorInfo",
+    "UnknownTypeError",
+    "UsageError",
+    "ValueType",
+    "__version__",
     "copy",
     "decode",
     "encode",
-    "kld",
+    "info",
     "open_imatrix",
     "open_model",
     "quantize",
     "type_by_name",
-    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME:
         raise AttributeError(f"module 'gguftool' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"gguftool.{_HOMES[name]}"), name)
+    import importlib
+
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*globals(), *_HOME})

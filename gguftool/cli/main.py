@@ -1,84 +1,96 @@
-"""The command ``gguftool``: finds the subcommand, and turns trouble into one line and an exit code.
+"""The command ``gguftool``: finds the subcommand, imports only that, and turns trouble into one line on stderr.
 
-Subcommands are modules that are imported only when they run, so ``--help`` costs click and nothing else.
-Exit codes: 0 done, and --help; 1 data or environment; 2 misuse. A bug shows its traceback.
+Exit status: 0 done, 1 trouble with data or environment, 2 misuse. A bug shows its traceback.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from gguftool.errors import GGUFToolError
 
-#: command -> (module of this package that defines ``command``, one line for --help)
+#: Name: (module whose ``command`` it is, the line that ``--help`` shows for it).
 COMMANDS: dict[str, tuple[str, str]] = {
-    "info": ("info", "What a GGUF file holds: metadata, tensors, bytes per type, bits per weight."),
-    "types": ("types", "Every tensor type: size, who reads it, whether it needs an importance matrix."),
-    "stats": ("stats", "Statistics of an importance matrix, per tensor and per layer."),
-    "quantize": ("quantize", "Write a quantized model: mixtures, recipes, pruned layers."),
-    "copy": ("copy", "Copy a model, with fewer layers or other metadata if asked."),
-    "kld": ("kld", "Perplexity, and KL divergence from a base model (needs llama-cpp-python)."),
-    "verify": ("verify", "Check a model's structure and decode every tensor."),
+    "info": ("gguftool.cli.info", "Show what a model file holds: metadata, tensors, bytes per type."),
+    "types": ("gguftool.cli.types", "List the tensor types: size, readers, what we can do with them."),
+    "stats": ("gguftool.cli.stats", "Show the statistics of an importance matrix."),
+    "quantize": ("gguftool.cli.quantize", "Write a model with other tensor types, and fewer layers if asked."),
+    "copy": ("gguftool.cli.copy", "Copy a model: join shards, prune layers, change metadata."),
+    "verify": ("gguftool.cli.verify", "Check that model files are whole and that all of it decodes."),
+    "kld": ("gguftool.cli.kld", "Measure perplexity and KL divergence of models on a text."),
 }
 
 
-class _Commands(click.Group):
-    """A group whose commands are modules, imported when one is called."""
+class Commands(click.Group):
+    """A group whose members are imported when they are called, not when they are listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        found = importlib.import_module(f"gguftool.cli.{COMMANDS[name][0]}").command
-        assert isinstance(found, click.Command)
-        return found
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "`gguftool --help` lists the commands"
-            raise click.UsageError(f"there is no command '{name}': {hint}", ctx)
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"the commands are {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command '{name}': {hint}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        """Runs the command line and exits with its status."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            return super().main(args, *rest, **more)
+        except GGUFToolError as trouble:
+            _complain(str(trouble))
+            sys.exit(trouble.exit_code)
+        except OSError as trouble:
+            where = f"{trouble.filename}: " if trouble.filename is not None else ""
+            _complain(f"{where}{trouble.strerror or trouble}")
+            sys.exit(1)
 
 
-def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
+def _complain(text: str) -> None:
+    for line in text.splitlines() or [""]:
+        click.echo(f"gguftool: {line}", err=True)
 
-        click.echo(f"gguftool {version('gguftool')}")
+
+def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        import gguftool
+
+        click.echo(f"gguftool {gguftool.__version__}")
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
-def cli() -> None:
-    """Read, quantize, prune and measure GGUF models."""
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
+def main() -> None:
+    """Quantize, prune, measure and repack GGUF models."""
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line; leaves by SystemExit."""
-    try:
-        cli.main(args, prog_name="gguftool")
-    except GGUFToolError as error:
-        print(f"gguftool: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: not worth a word
-        sys.exit(1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"gguftool: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+if __name__ == "__main__":
+    main()

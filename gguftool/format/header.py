@@ -103,7 +103,8 @@ def _counts(cursor: Cursor) -> tuple[int, int]:
     if n_tensors < 0 or n_kv < 0 or n_kv * _KV_MIN + n_tensors * _TENSOR_MIN > left:
         raise cursor.fail(
             f"{n_kv} metadata keys and {n_tensors} tensors cannot lie in the {left} bytes that are left: "
-            "the file is damaged or cut off", at
+            "the file is damaged or cut off",
+            at,
         )
     return n_tensors, n_kv
 
@@ -214,7 +215,9 @@ def _placed(
         if expected is not None and offset != expected:
             raise cursor.fail(f"tensor '{tensor.name}' has offset {offset}, {expected} is expected: damaged file", at)
         if expected is None and (offset <= last or offset % alignment):
-            raise cursor.fail(f"tensor '{tensor.name}' has offset {offset}, no multiple of {alignment} above {last}", at)
+            raise cursor.fail(
+                f"tensor '{tensor.name}' has offset {offset}, no multiple of {alignment} above {last}", at
+            )
         if not tensor.exact:
             end = records[i + 1][1].offset if i + 1 < len(records) else cursor.size - start
             tensor = replace(tensor, nbytes=max(0, end - offset))

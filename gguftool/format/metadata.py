@@ -1,7 +1,7 @@
 """Metadata of a GGUF file: every value keeps the exact bytes in which the file encoded it.
 
-A copy therefore loses nothing: ``i32`` never becomes ``u32``, empty strings and arrays stay, and the quarter of a million
-strings of a vocabulary are decoded only when somebody looks at them.
+A copy therefore loses nothing: ``i32`` never becomes ``u32``, empty strings and arrays stay, and the quarter of a
+million strings of a vocabulary are decoded only when somebody looks at them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SIZES: dict[ValueType, int] = {t: struct.calcsize("<" + c) for t, c in CODES.ite
 
 @dataclass(frozen=True, slots=True)
 class MetaValue:
-    """One value: ``raw`` is its payload as encoded (a string with its length, an array with its element type and count)."""
+    """One value: ``raw`` is its payload as encoded, a string with its length, an array with element type and count."""
 
     type: ValueType
     raw: bytes

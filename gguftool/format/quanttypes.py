@@ -148,12 +148,16 @@ TYPES: tuple[QuantType, ...] = (
     QuantType("iq2_xxs_r4", 216, 256, 66, "quant", "ik", rows_interleaved=4, unpacked="iq2_xxs", needs_imatrix=True),
     QuantType("iq2_xs_r4", 217, 256, 74, "quant", "ik", rows_interleaved=4, unpacked="iq2_xs", needs_imatrix=True),
     QuantType("iq3_xxs_r4", 218, 256, 98, "quant", "ik", rows_interleaved=4, unpacked="iq3_xxs"),
-    QuantType("iq1_s_r4", 219, 32, 6, "quant", "ik", row_header=2, rows_interleaved=4, unpacked="iq1_s", needs_imatrix=True),
+    QuantType(
+        "iq1_s_r4", 219, 32, 6, "quant", "ik", row_header=2, rows_interleaved=4, unpacked="iq1_s", needs_imatrix=True
+    ),
     QuantType("iq4_nl_r4", 220, 32, 18, "quant", "ik", rows_interleaved=4, unpacked="iq4_nl"),
     QuantType("iq3_s_r4", 221, 256, 110, "quant", "ik", rows_interleaved=4, unpacked="iq3_s"),
     QuantType("iq2_s_r4", 222, 256, 82, "quant", "ik", rows_interleaved=4, unpacked="iq2_s", needs_imatrix=True),
     QuantType("iq4_xs_r8", 223, 256, 136, "quant", "ik", rows_interleaved=8, unpacked="iq4_xs"),
-    QuantType("iq1_m_r4", 229, 32, 7, "quant", "ik", row_header=2, rows_interleaved=4, unpacked="iq1_m", needs_imatrix=True),
+    QuantType(
+        "iq1_m_r4", 229, 32, 7, "quant", "ik", row_header=2, rows_interleaved=4, unpacked="iq1_m", needs_imatrix=True
+    ),
     QuantType("bf16_r16", 230, 1, 2, "quant", "ik", rows_interleaved=16, unpacked="bf16"),
     QuantType("q6_0_r4", 233, 32, 26, "quant", "ik", rows_interleaved=4, unpacked="q6_0"),
     QuantType("iq2_bn_r4", 335, 64, 16, "quant", "ik", row_header=4, rows_interleaved=4, unpacked="iq2_bn"),

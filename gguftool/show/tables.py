@@ -1,61 +1,140 @@
-"""Tables as text: one list of rows, printed for people, for scripts, for spreadsheets or for a model card."""
+"""Tables as text: for a terminal, as JSON, CSV or Markdown. Whatever prints rows prints them with ``render``."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 FORMATS = ("table", "json", "csv", "markdown")
-MISSING = "-"
 
 
-def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str = "table") -> str:
-    """The rows as text, without a final newline. ``style`` is one of FORMATS.
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``spec`` formats its numbers where people read them (".3f", ","); JSON and CSV get them whole.
 
-    Cells are strings or numbers; None and NaN mean undefined: ``-``, in JSON ``null``, in CSV an empty field. JSON is a
-    list of objects. Columns that hold only numbers are aligned to the right.
+    ``left`` keeps numbers at the left edge. ``key`` is the column's name in JSON and CSV, by default that of the head.
     """
-    if style == "json":
-        objects = [{c: _plain(v) for c, v in zip(columns, row, strict=True)} for row in rows]
-        return json.dumps(objects, indent=1, ensure_ascii=False)
-    if style == "csv":
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([["" if _plain(v) is None else v for v in row] for row in rows])
-        return out.getvalue().rstrip("\n")
-    cells = [[_text(v) for v in row] for row in rows]
-    right = [all(_is_number(row[i]) for row in cells) and bool(cells) for i in range(len(columns))]
-    widths = [max([len(c), *(len(row[i]) for row in cells)]) for i, c in enumerate(columns)]
 
-    def line(row: Sequence[str]) -> str:
-        padded = [t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)]
-        return f"| {' | '.join(padded)} |" if style == "markdown" else "  ".join(padded).rstrip()
+    name: str
+    spec: str = ""
+    left: bool = False
+    key: str = ""
 
-    rules = ["-" * (w - 1) + (":" if r else "-") if style == "markdown" else "-" * w for w, r in zip(widths, right, strict=True)]
-    return "\n".join([line(columns), line(rules), *(line(row) for row in cells)])
+
+def render(columns: Sequence[str | Column], rows: Iterable[Sequence[Any]], format: str = "table") -> str:
+    """The rows as text without a final line end; ``format`` is one of FORMATS, ValueError otherwise.
+
+    None and NaN are "-" where people read, null in JSON and empty in CSV. Numbers stand at the right edge.
+    """
+    heads = [c if isinstance(c, Column) else Column(c) for c in columns]
+    held = [list(row) for row in rows]
+    for row in held:
+        if len(row) != len(heads):
+            raise ValueError(f"a row of {len(row)} values under {len(heads)} columns")
+    match format:
+        case "table":
+            return _table(heads, held)
+        case "markdown":
+            return _markdown(heads, held)
+        case "json":
+            return _json(heads, held)
+        case "csv":
+            return _csv(heads, held)
+    raise ValueError(f"unknown table format '{format}': one of {', '.join(FORMATS)}")
+
+
+def printable(text: str) -> str:
+    """The text on one line and harmless to a terminal: control characters escaped, stray bytes as U+FFFD."""
+    if text.isprintable():
+        return text
+    clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clean)
+
+
+def _cell(column: Column, value: Any) -> str:
+    if _missing(value):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if column.spec and not isinstance(value, str):
+        return format(value, column.spec)
+    return printable(str(value))
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _texts(heads: list[Column], rows: list[list[Any]]) -> tuple[list[list[str]], list[bool]]:
+    """The cells, and which columns are numbers: all their values are, or are missing."""
+    cells = [[_cell(c, v) for c, v in zip(heads, row, strict=True)] for row in rows]
+    right = [not head.left and _numeric([row[i] for row in rows]) for i, head in enumerate(heads)]
+    return cells, right
+
+
+def _numeric(values: list[Any]) -> bool:
+    present = [v for v in values if not _missing(v)]
+    return bool(present) and not any(isinstance(v, str | bool) for v in present)
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def _table(heads: list[Column], rows: list[list[Any]]) -> str:
+    cells, right = _texts(heads, rows)
+    names = [head.name for head in heads]
+    widths = [max(_width(text) for text in column) for column in zip(names, *cells, strict=True)]
+    lines = [names, ["-" * width for width in widths], *cells]
+    return "\n".join(_line(line, widths, right) for line in lines)
+
+
+def _line(cells: list[str], widths: list[int], right: list[bool]) -> str:
+    padded = []
+    for text, width, at_right in zip(cells, widths, right, strict=True):
+        gap = " " * (width - _width(text))
+        padded.append(gap + text if at_right else text + gap)
+    return "  ".join(padded).rstrip()
+
+
+def _markdown(heads: list[Column], rows: list[list[Any]]) -> str:
+    cells, right = _texts(heads, rows)
+    lines = [[head.name for head in heads], ["--:" if r else "---" for r in right], *cells]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+
+
+def _keys(heads: list[Column]) -> list[str]:
+    return [head.key or head.name for head in heads]
+
+
+def _json(heads: list[Column], rows: list[list[Any]]) -> str:
+    import json
+
+    keys = _keys(heads)
+    objects = [dict(zip(keys, (_plain(v) for v in row), strict=True)) for row in rows]
+    return json.dumps(objects, indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
-    return None if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+    """A value JSON has: what is not finite becomes null, a NumPy number an ordinary one."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str | list | dict) else str(value)
 
 
-def _text(value: Any) -> str:
-    if _plain(value) is None:
-        return MISSING
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _csv(heads: list[Column], rows: list[list[Any]]) -> str:
+    import csv
+    import io
 
-
-def _is_number(text: str) -> bool:
-    if text == MISSING:
-        return True
-    head = text.replace(",", "").removesuffix("%").strip().split(" ")[0]
-    try:
-        float(head)
-    except ValueError:
-        return False
-    return True
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_keys(heads))
+    writer.writerows([["" if _missing(v) else v for v in row] for row in rows])
+    return out.getvalue().removesuffix("\n")
