@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from gguftool.recipe.facts import TensorFacts
 
+_TIME_MIX = ["w0", "w1", "w2", "v0", "v1", "v2", "a0", "a1", "a2", "g1", "g2", "decay_w1", "decay_w2", "lerp_fused"]
 _EXCLUDED = re.compile(
     "|".join(
         re.escape(part)
@@ -27,7 +28,7 @@ _EXCLUDED = re.compile(
             "indexer.k_proj.weight",
             "indexer.q_proj.weight",
             "time_mix_first.weight",
-            *(f"time_mix_{part}.weight" for part in "w0 w1 w2 v0 v1 v2 a0 a1 a2 g1 g2 decay_w1 decay_w2 lerp_fused".split()),
+            *(f"time_mix_{part}.weight" for part in _TIME_MIX),
             "attn_rel_b.weight",
             ".position_embd",
             "sam.pos_embd",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gguftool.format.names import layer_of, sort_key
 from gguftool.format.quanttypes import QuantType
 
 
@@ -61,19 +61,14 @@ class NamedShape(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-_BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
+#: llama-quantize's order of tensors, along which everything is counted.
+order_key = sort_key
 
 
 def block_number(name: str) -> int | None:
     """The layer number of a name that begins with ``blk.<n>.``, else None."""
-    found = _BLOCK.match(name)
-    return int(found[1]) if found else None
-
-
-def order_key(name: str) -> tuple[int, str]:
-    """The sort key of llama-quantize's tensor order: (layer number or -1, name)."""
-    layer = block_number(name)
-    return (-1 if layer is None else layer, name)
+    found = layer_of(name)
+    return found[1] if found and found[0] == "blk" else None
 
 
 def facts_of(metadata: Mapping[str, Any], tensors: Sequence[NamedShape], n_layer: int | None = None) -> ModelFacts:
@@ -93,7 +88,7 @@ def facts_of(metadata: Mapping[str, Any], tensors: Sequence[NamedShape], n_layer
     embedding = shapes.get("token_embd.weight", ())
     blocks = number("block_count")
     if blocks is None:
-        blocks = 1 + max((n for n in map(_any_layer, shapes) if n is not None), default=-1)
+        blocks = 1 + max((found[1] for found in map(layer_of, shapes) if found), default=-1)
     heads = number("attention.head_count") or 0
     kv_heads = number("attention.head_count_kv")
     vocabulary = number("vocab_size") or (embedding[0] if len(embedding) == 2 else 0)
@@ -116,8 +111,3 @@ def _first_int(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         return None
     return value
-
-
-def _any_layer(name: str) -> int | None:
-    found = _BLOCK.search(name)
-    return int(found[1]) if found else None

@@ -9,18 +9,23 @@ from __future__ import annotations
 from gguftool.format.quanttypes import QuantType, type_by_name
 
 _MAINLINE = {
-    **dict.fromkeys("iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_xs".split(), "iq4_nl"),
-    **dict.fromkeys("q2_0 q2_K q3_K tq1_0 tq2_0".split(), "q4_0"),
+    **dict.fromkeys(["iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"], "iq4_nl"),
+    **dict.fromkeys(["q2_0", "q2_K", "q3_K", "tq1_0", "tq2_0"], "q4_0"),
     "q4_K": "q5_0",
     "q5_K": "q5_1",
     "q6_K": "q8_0",
 }
 _IK = {
-    **dict.fromkeys("iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_xs q2_K q3_K".split(), "iq4_nl"),
-    **dict.fromkeys("iq2_k iq2_ks iq2_kl iq3_k iq3_ks iq4_kss iq4_ks iq1_kt iq2_kt iq3_kt iq4_kt".split(), "iq4_nl"),
-    **dict.fromkeys("iq4_k iq5_ks q4_K".split(), "q5_0"),
-    **dict.fromkeys("iq5_k q5_K".split(), "q6_0"),
-    **dict.fromkeys("iq6_k q6_K".split(), "q8_0"),
+    **dict.fromkeys(
+        ["iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs", "q2_K", "q3_K"], "iq4_nl"
+    ),
+    **dict.fromkeys(
+        ["iq2_k", "iq2_ks", "iq2_kl", "iq3_k", "iq3_ks", "iq4_kss", "iq4_ks", "iq1_kt", "iq2_kt", "iq3_kt", "iq4_kt"],
+        "iq4_nl",
+    ),
+    **dict.fromkeys(["iq4_k", "iq5_ks", "q4_K"], "q5_0"),
+    **dict.fromkeys(["iq5_k", "q5_K"], "q6_0"),
+    **dict.fromkeys(["iq6_k", "q6_K"], "q8_0"),
 }
 
 

@@ -1,7 +1,7 @@
 """The TYPE words of llama-quantize: their numbers in ``general.file_type`` and the block type they start from.
 
 Numbers and names: the ``general.file_type`` table of llama.cpp, and ik_llama.cpp's for its own types. Number 41 means
-Q2_0 in the one and Q1_0_G128 in the other; here the number always has llama.cpp's meaning, and the other is had by name.
+Q2_0 in the one and Q1_0_G128 in the other; here the number has llama.cpp's meaning, and the other is had by name.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ class FileType:
 
 
 _MAINLINE = (
-    "F32 0 f32, F16 1 f16, Q4_0 2 q4_0, Q4_1 3 q4_1, Q8_0 7 q8_0, Q5_0 8 q5_0, Q5_1 9 q5_1, Q2_K 10 q2_K, Q3_K_S 11 q3_K, "
-    "Q3_K_M 12 q3_K, Q3_K_L 13 q3_K, Q4_K_S 14 q4_K, Q4_K_M 15 q4_K, Q5_K_S 16 q5_K, Q5_K_M 17 q5_K, Q6_K 18 q6_K, "
-    "IQ2_XXS 19 iq2_xxs, IQ2_XS 20 iq2_xs, Q2_K_S 21 q2_K, IQ3_XS 22 iq3_s, IQ3_XXS 23 iq3_xxs, IQ1_S 24 iq1_s, "
-    "IQ4_NL 25 iq4_nl, IQ3_S 26 iq3_s, IQ3_M 27 iq3_s, IQ2_S 28 iq2_xs, IQ2_M 29 iq2_s, IQ4_XS 30 iq4_xs, IQ1_M 31 iq1_m, "
-    "BF16 32 bf16, TQ1_0 36 tq1_0, TQ2_0 37 tq2_0, MXFP4_MOE 38 mxfp4, Q1_0 40 q1_0, Q2_0 41 q2_0"
+    "F32 0 f32, F16 1 f16, Q4_0 2 q4_0, Q4_1 3 q4_1, Q8_0 7 q8_0, Q5_0 8 q5_0, Q5_1 9 q5_1, Q2_K 10 q2_K, "
+    "Q3_K_S 11 q3_K, Q3_K_M 12 q3_K, Q3_K_L 13 q3_K, Q4_K_S 14 q4_K, Q4_K_M 15 q4_K, Q5_K_S 16 q5_K, Q5_K_M 17 "
+    "q5_K, Q6_K 18 q6_K, IQ2_XXS 19 iq2_xxs, IQ2_XS 20 iq2_xs, Q2_K_S 21 q2_K, IQ3_XS 22 iq3_s, IQ3_XXS 23 "
+    "iq3_xxs, IQ1_S 24 iq1_s, IQ4_NL 25 iq4_nl, IQ3_S 26 iq3_s, IQ3_M 27 iq3_s, IQ2_S 28 iq2_xs, IQ2_M 29 "
+    "iq2_s, IQ4_XS 30 iq4_xs, IQ1_M 31 iq1_m, BF16 32 bf16, TQ1_0 36 tq1_0, TQ2_0 37 tq2_0, MXFP4_MOE 38 "
+    "mxfp4, Q1_0 40 q1_0, Q2_0 41 q2_0"
 )
 _IK = (
     "Q6_0 135 q6_0, IQ1_BN 136 iq1_bn, IQ2_BN 137 iq2_bn, IQ2_K 138 iq2_k, IQ3_K 139 iq3_k, IQ4_K 140 iq4_k, "
-    "IQ5_K 141 iq5_k, IQ6_K 142 iq6_k, IQ4_KS 145 iq4_ks, IQ3_KL 146 iq3_k, IQ2_KS 147 iq2_ks, IQ4_KSS 148 iq4_kss, "
-    "Q8_KV 149 q8_KV, IQ5_KS 150 iq5_ks, IQ2_KT 151 iq2_kt, IQ3_KT 152 iq3_kt, IQ4_KT 153 iq4_kt, IQ3_KS 154 iq3_ks, "
-    "IQ2_KL 155 iq2_kl, IQ1_KT 156 iq1_kt"
+    "IQ5_K 141 iq5_k, IQ6_K 142 iq6_k, IQ4_KS 145 iq4_ks, IQ3_KL 146 iq3_k, IQ2_KS 147 iq2_ks, IQ4_KSS 148 "
+    "iq4_kss, Q8_KV 149 q8_KV, IQ5_KS 150 iq5_ks, IQ2_KT 151 iq2_kt, IQ3_KT 152 iq3_kt, IQ4_KT 153 iq4_kt, "
+    "IQ3_KS 154 iq3_ks, IQ2_KL 155 iq2_kl, IQ1_KT 156 iq1_kt"
 )
 
 
@@ -112,10 +113,11 @@ def _unknown(word: str) -> str:
         block = None
     if block is not None and block.unpacked is not None:
         plain = block.unpacked.upper()
-        return f"TYPE '{shown}' is row-interleaved and not offered: make {plain}; ik_llama.cpp interleaves it when it loads"
+        return f"TYPE '{shown}' interleaves rows: make {plain} and let ik_llama.cpp interleave it when it loads"
     if block is not None and block.kind == "quant" and block.is_target:
         return (
-            f"'{shown}' is a tensor type but no TYPE of a whole file: take a near TYPE and `--tensor-type .*={block.name}`"
+            f"'{shown}' is a tensor type but no TYPE of a whole file: "
+            f"take a near TYPE and the rule `--tensor-type .*={block.name}`"
         )
     near = difflib.get_close_matches(word.upper()[:40], list(_BY_NAME), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "such as Q4_K_M, IQ4_KSS, F16 or COPY"

@@ -11,20 +11,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gguftool.format.names import sort_key
 from gguftool.format.quanttypes import QuantType, type_by_name
-from gguftool.recipe.facts import ModelFacts, TensorFacts, block_number, order_key
+from gguftool.recipe.facts import ModelFacts, TensorFacts, block_number
 from gguftool.recipe.filetypes import FileType
 
 _ROLES = ("attn_v.weight", "attn_k", "attn_q", "ffn_down", "attn_output.weight", "ffn_gate", "ffn_up")
 _FFN = ("ffn_down", "ffn_gate", "ffn_up")
 _BN = ("IQ1_BN", "IQ2_BN")
 _OUTPUT = {  # TYPE: (output.weight, token_embd.weight when it serves as the output); "" = the base type
-    **dict.fromkeys("IQ2_K IQ2_KS IQ2_KL IQ3_K IQ3_KS IQ1_KT IQ2_KT IQ3_KT".split(), ("q5_K", "iq4_k")),
-    **dict.fromkeys("IQ4_KSS IQ4_KS IQ3_KL".split(), ("q6_K", "iq5_k")),
-    **dict.fromkeys("IQ4_K IQ5_K IQ5_KS IQ4_KT Q6_0 IQ1_BN IQ2_BN".split(), ("q6_K", "q6_K")),
+    **dict.fromkeys(["IQ2_K", "IQ2_KS", "IQ2_KL", "IQ3_K", "IQ3_KS", "IQ1_KT", "IQ2_KT", "IQ3_KT"], ("q5_K", "iq4_k")),
+    **dict.fromkeys(["IQ4_KSS", "IQ4_KS", "IQ3_KL"], ("q6_K", "iq5_k")),
+    **dict.fromkeys(["IQ4_K", "IQ5_K", "IQ5_KS", "IQ4_KT", "Q6_0", "IQ1_BN", "IQ2_BN"], ("q6_K", "q6_K")),
 }
 _O_EXPERTS = {"IQ2_KL": "iq4_ks"} | dict.fromkeys(
-    "IQ4_KSS IQ4_KS IQ4_K IQ5_KS IQ3_K IQ3_KS IQ3_KL IQ2_K IQ3_KT".split(), "q5_K"
+    ["IQ4_KSS", "IQ4_KS", "IQ4_K", "IQ5_KS", "IQ3_K", "IQ3_KS", "IQ3_KL", "IQ2_K", "IQ3_KT"], "q5_K"
 )
 
 
@@ -45,7 +46,7 @@ def ik_mixture(
     setting = _Setting(file_type.mixture, file_type.base, facts, has_imatrix, tied, output_type)
     seen: Counter[str] = Counter()
     found: dict[str, QuantType] = {}
-    for tensor in sorted(tensors, key=lambda t: order_key(t.name)):
+    for tensor in sorted(tensors, key=lambda t: sort_key(t.name)):
         role = next((part for part in _ROLES if part in tensor.name), "")
         running = seen[role]
         seen[role] += 1

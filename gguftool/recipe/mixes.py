@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from gguftool.format.names import sort_key
 from gguftool.format.quanttypes import QuantType, type_by_name
-from gguftool.recipe.facts import ModelFacts, TensorFacts, block_number, facts_of, order_key
+from gguftool.recipe.facts import ModelFacts, TensorFacts, block_number, facts_of
 from gguftool.recipe.filetypes import FileType, file_type_by_name
 from gguftool.recipe.ikmixes import ik_mixture
 
 __all__ = ["FileType", "ModelFacts", "TensorFacts", "category", "facts_of", "file_type_by_name", "mixture"]
 
-OUTPUT, EMBD, V, K, Q, O, UP, GATE, DOWN, OTHER = "output embd v k q o up gate down other".split()  # noqa: E741
+OUTPUT, EMBD, V, K, Q, O, UP, GATE, DOWN, OTHER = ["output", "embd", "v", "k", "q", "o", "up", "gate", "down", "other"]  # noqa: E741
 _BY_PART = (
     ("attn_qkv.weight", V),
     ("attn_kv_b.weight", V),
@@ -32,9 +33,11 @@ _BY_PART = (
     ("ffn_gate", GATE),
     ("ffn_down", DOWN),
 )
-_VERY_LOW = frozenset("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M".split())
+_VERY_LOW = frozenset(["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"])
 _ROUGH_OUTPUT = _VERY_LOW | {"IQ3_XXS"}
-_O_EIGHT_EXPERTS = frozenset("Q2_K IQ3_XS IQ3_XXS IQ3_S IQ3_M Q3_K_S Q3_K_M IQ4_NL IQ4_XS Q4_K_S Q4_K_M".split())
+_O_EIGHT_EXPERTS = frozenset(
+    ["Q2_K", "IQ3_XS", "IQ3_XXS", "IQ3_S", "IQ3_M", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M"]
+)
 _EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 
 
@@ -73,7 +76,7 @@ def positions(
     n_v = sum(category(t.name) == V for t in tensors)
     seen: Counter[str] = Counter()
     found: dict[str, Position] = {}
-    for tensor in sorted(tensors, key=lambda t: order_key(t.name)):
+    for tensor in sorted(tensors, key=lambda t: sort_key(t.name)):
         role = category(tensor.name)
         running = seen[role]
         layer = block_number(tensor.name) if role in (UP, GATE, DOWN) and facts.n_expert > 1 else None
