@@ -131,7 +131,7 @@ class _Job:
         if next_token and not self.prune_nextn:
             troubles.append(
                 f"layer {next_token[0]} is a next-token layer ({self.arch}.nextn_predict_layers = {self.stack.x}); "
-                "such layers go only when asked for (prune_nextn)"
+                "such layers go only when asked for (--prune-nextn)"
             )
         if self.prefix != "blk" and 0 in dropped:
             troubles.append(f"{self.prefix}.0 holds the relative positions of its whole stack and cannot go")
@@ -154,7 +154,7 @@ class _Job:
             elif what == "unknown" and not allow_unknown:
                 troubles.append(
                     f"{name} has {value.count} entries, as many as layers, and nothing is known of it; if they belong "
-                    "to the layers allow it to be cut like the others (allow_unknown_arrays)"
+                    "to the layers allow it to be cut like the others (--allow-unknown-arrays)"
                 )
             elif self.prefix != "blk":
                 troubles.append(f"{name} has one entry per layer, and it is not clear for which stack")

@@ -149,7 +149,7 @@ def _numbered(period: Period, new: Stack, wanted: tuple[str, ...], allow_layer_a
         return as_array
     hint = f"no value of {new.arch}.{period.key} describes the survivors"
     if period.kinds(as_array) == wanted:
-        hint += f"; an array would, but {older} (allow_layer_arrays writes it all the same)"
+        hint += f"; an array would, but {older} (--allow-layer-arrays writes it all the same)"
     found.hints.append(hint)
     return new
 

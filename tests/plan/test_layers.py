@@ -270,7 +270,7 @@ def test_the_order_of_dense_and_expert_layers_is_noted() -> None:
 def test_next_token_layers_go_only_when_asked_for_and_from_the_end() -> None:
     model = described("glm4moe", 8, {"nextn_predict_layers": 2, "leading_dense_block_count": 1})
     assert "layer 6 is a next-token layer" in refusal(model, 1, 6)
-    assert "prune_nextn" in refusal(model, 7)
+    assert "--prune-nextn" in refusal(model, 7)
     assert edited(prune_layers(*model, (1, 7), prune_nextn=True)) == {
         "glm4moe.block_count": 6,
         "glm4moe.nextn_predict_layers": 1,

@@ -222,7 +222,7 @@ def test_the_refusal_names_layer_kinds_key_and_a_way_out() -> None:
     text = str(caught.value)
     assert "layer 5 (then 4) would change its attention from full to sliding" in text
     assert "gemma3.attention.sliding_window_pattern = 6" in text
-    assert "allow_layer_arrays" in text
+    assert "--allow-layer-arrays" in text
     assert "nearest allowed: 24" in text
     assert attempt("gemma3", 26, {SW: 512, SWP: 6}, (24,)) is not None
 
