@@ -1,0 +1,292 @@
+"""Importance matrices: mean squares of what went into every weight matrix, read one tensor or one expert at a time.
+
+A weight matrix W [n_rows, n_cols] was multiplied with activations x. For each column j an imatrix holds the sum of
+x_j^2 over ``count`` tokens; their quotient, the mean square, says how much an error in column j matters. A tensor of
+several matrices (experts) has one such vector and one count per matrix. Two file formats exist: ``legacy`` and
+``container``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gguftool.errors import ImatrixError
+from gguftool.imatrix import aliases
+from gguftool.imatrix.container import scan_gguf
+from gguftool.imatrix.contents import Contents, Slot, several
+from gguftool.imatrix.legacy import scan_legacy
+from gguftool.imatrix.pages import Pages, pieces
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEE_ROUTER_INPUT = ("up_exps.weight", "gate_exps.weight", "gate_up_exps.weight")
+_ROUNDING = 1e-4  # float32 sums of a million tokens, added one by one
+
+
+@dataclass(frozen=True, slots=True)
+class ImatrixEntry:
+    """One entry: raw sums of squares float64 [n_mat, n_cols], tokens int64 [n_mat], signed sums if it has them."""
+
+    name: str
+    n_mat: int
+    n_cols: int
+    sums: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    signed: npt.NDArray[np.float64] | None = None
+
+    @property
+    def mean_squares(self) -> npt.NDArray[np.float64]:
+        """sums / counts, [n_mat, n_cols]; zeros for a matrix that no token reached."""
+        return np.asarray(self.sums / np.maximum(self.counts, 1)[:, None] * (self.counts > 0)[:, None], np.float64)
+
+
+class Imatrix:
+    """An open importance matrix. Values are read when asked for; any number of threads may ask.
+
+    ``names`` are in file order, ``format`` is "gguf" or "dat", ``warnings`` what opening it found odd. ``chunk_size``
+    is None where the file does not say; counts then assume 512 tokens per chunk, which changes no mean.
+    """
+
+    def __init__(self, path: Path, pages: Pages, contents: Contents) -> None:
+        self.path = path
+        self._pages = pages
+        self._contents = contents
+        self._slots = dict(contents.slots)
+        self._splits: dict[tuple[str, int], Slot] = {}
+        self._sha256: str | None = None
+
+    @property
+    def format(self) -> str:
+        return self._contents.format
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What it was made from, oldest first."""
+        return self._contents.datasets
+
+    @property
+    def chunk_count(self) -> int | None:
+        return self._contents.chunk_count
+
+    @property
+    def chunk_size(self) -> int | None:
+        return self._contents.chunk_size
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._contents.warnings
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Tensors of the file that belong to no entry."""
+        return self._contents.ignored
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._slots)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file's bytes as hex digits; the first time it is asked for, the file is read."""
+        if self._sha256 is None:
+            self._sha256 = self._pages.digest()
+        return self._sha256
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """(n_mat, n_cols) of an entry, no values read. KeyError if there is no such entry, here and below."""
+        slot = self._slots[name]
+        return slot.n_mat, slot.n_cols
+
+    def counts(self, name: str) -> npt.NDArray[np.int64]:
+        """Tokens that went through each matrix, int64 [n_mat]."""
+        return self._slots[name].counts.copy()
+
+    def lookup(self, name: str) -> tuple[str, str | None] | None:
+        """(entry, note) for a tensor: its own entry and None, or one that saw the same input; None without either."""
+        return aliases.lookup(name, self._slots)
+
+    def entry(self, name: str) -> ImatrixEntry:
+        """Everything about one entry. ImatrixError for values that cannot be sums, here and in ``mean_squares``."""
+        slot = self._slots[name]
+        sums = self._pages.sums(slot, 0, slot.n_values).astype(np.float64) * slot.scale
+        signed = None
+        if slot.signed_at is not None:
+            signed = self._pages.signed(slot, 0, slot.n_values).astype(np.float64).reshape(slot.n_mat, slot.n_cols)
+        return ImatrixEntry(
+            name, slot.n_mat, slot.n_cols, sums.reshape(slot.n_mat, slot.n_cols), slot.counts.copy(), signed
+        )
+
+    def mean_squares(
+        self, name: str, matrix: int | None = None, *, n_mat: int | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Mean squares of one matrix, float64 [n_cols], or of all, [n_mat, n_cols]; zeros where no token came by.
+
+        Only the bytes of what is asked for are read. ``n_mat`` cuts an entry that does not know its experts into that
+        many; matrices that the older format filled with 1 then count as not reached.
+        """
+        slot = self._slots[name]
+        if n_mat is not None and n_mat != slot.n_mat:
+            slot = self._split(slot, n_mat)
+        first, last = (0, slot.n_mat) if matrix is None else (matrix, matrix + 1)
+        if not 0 <= first < last <= slot.n_mat:
+            raise IndexError(f"matrix {matrix} of '{name}', which has {slot.n_mat}")
+        found = self._pages.sums(slot, first * slot.n_cols, last * slot.n_cols).astype(np.float64)
+        found = found.reshape(last - first, slot.n_cols)
+        counts = slot.counts[first:last, None]
+        found *= slot.scale
+        found /= np.maximum(counts, 1)
+        found *= counts > 0
+        return found if matrix is None else found[0]
+
+    def filtered(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Imatrix:
+        """The same file with only the entries whose names contain one of ``include`` and none of ``exclude``."""
+        kept = {
+            name: slot
+            for name, slot in self._slots.items()
+            if (not include or any(part in name for part in include)) and not any(part in name for part in exclude)
+        }
+        return self._with(kept)
+
+    def with_experts(self, experts: Mapping[str, int]) -> Imatrix:
+        """The same file with the named entries cut into that many matrices, fillers counted as not reached."""
+        return self._with({name: self._split(slot, experts.get(name, 0)) for name, slot in self._slots.items()})
+
+    def inferred_experts(self) -> dict[str, int]:
+        """Entry -> number of experts where the older format does not say, from the width of the layer's router."""
+        found = {}
+        for name, slot in self._slots.items():
+            head, dot, kind = name.rpartition(".ffn_")
+            router = self._slots.get(f"{head}.ffn_gate_inp.weight")
+            if not dot or slot.n_mat > 1 or router is None or kind not in _SEE_ROUTER_INPUT:
+                continue
+            n_mat, rest = divmod(slot.n_cols, router.n_cols)
+            if n_mat > 1 and not rest:
+                found[name] = n_mat
+                down = self._slots.get(f"{head}.ffn_down_exps.weight")
+                if down is not None and down.n_mat == 1 and down.n_cols % n_mat == 0:
+                    found[down.name] = n_mat
+        return found
+
+    def check_finite(self) -> None:
+        """Reads every importance once, 4 MiB at a time; ImatrixError naming tensor, matrix and column of a bad one."""
+        for slot in self._slots.values():
+            for start, stop in pieces(slot):
+                self._pages.sums(slot, start, stop)
+
+    def check_values(self) -> tuple[str, ...]:
+        """Warnings about sums that contradict each other; ImatrixError like ``check_finite``, for signed sums too."""
+        idle, impossible = [], []
+        for slot in self._slots.values():
+            odd = False
+            for start, stop in pieces(slot):
+                sums = self._pages.sums(slot, start, stop).astype(np.float64)
+                counts = slot.counts[np.arange(start, stop) // slot.n_cols]
+                if (sums[counts == 0] > 0).any() and slot.name not in idle and slot.n_calls is None:
+                    idle.append(slot.name)
+                if slot.signed_at is not None:
+                    bound = counts * sums * (1 + _ROUNDING)
+                    odd |= bool((self._pages.signed(slot, start, stop).astype(np.float64) ** 2 > bound).any())
+            if odd:
+                impossible.append(slot.name)
+        said = several(idle, "sums of squares without any token; they are taken as not reached")
+        return (*said, *several(impossible, "(sum x)^2 above count * sum x^2, which cannot be: inconsistent sums"))
+
+    def stats(self) -> pd.DataFrame:
+        """One row of statistics per entry (``statistics.TensorStatistics``), sorted by kind and layer."""
+        from gguftool.imatrix.statistics import tensor_statistics
+
+        return _frame(tensor_statistics(self))
+
+    def layers(self) -> pd.DataFrame:
+        """One row of statistics per layer (``statistics.LayerStatistics``)."""
+        from gguftool.imatrix.statistics import layer_statistics, tensor_statistics
+
+        return _frame(layer_statistics(tensor_statistics(self)))
+
+    def close(self) -> None:
+        """Closes the file, for the views made of it too."""
+        self._pages.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Imatrix({str(self.path)!r}, {self.format}, {len(self._slots)} entries)"
+
+    def _with(self, slots: Mapping[str, Slot]) -> Imatrix:
+        view = Imatrix(self.path, self._pages, replace(self._contents, slots=slots))
+        view._sha256 = self._sha256
+        return view
+
+    def _split(self, slot: Slot, n_mat: int) -> Slot:
+        """The slot cut into ``n_mat`` matrices of one count; 0 or what it has already leaves it."""
+        if n_mat in (0, slot.n_mat):
+            return slot
+        if slot.n_mat != 1 or n_mat < 1 or slot.n_cols % n_mat:
+            raise ImatrixError(
+                self.path,
+                f"'{slot.name}' has {slot.n_mat} x {slot.n_cols} values, which cannot be cut into {n_mat} matrices",
+            )
+        key = (slot.name, n_mat)
+        if key not in self._splits:
+            cut = replace(slot, n_mat=n_mat, n_cols=slot.n_cols // n_mat, counts=np.repeat(slot.counts, n_mat))
+            self._splits[key] = replace(cut, counts=self._without_fillers(cut))
+        return self._splits[key]
+
+    def _without_fillers(self, slot: Slot) -> npt.NDArray[np.int64]:
+        """Counts of a slot with 0 for every matrix that is nothing but the writers' 1. Most are told by one value."""
+        counts = slot.counts.copy()
+        if not slot.unit_is_filler:
+            return counts
+        for matrix in range(slot.n_mat):
+            start = matrix * slot.n_cols
+            if float(self._pages.floats(slot.sums_at + 4 * start, 1)[0]) != slot.n_calls:
+                continue
+            if (self._pages.sums(slot, start, start + slot.n_cols) == slot.n_calls).all():
+                counts[matrix] = 0
+        return counts
+
+
+def open_imatrix(
+    path: str | os.PathLike[str],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    chunk_size: int | None = None,
+) -> Imatrix:
+    """The importance matrix in a file, GGUF or the older binary form, told apart by its first bytes.
+
+    ``include`` and ``exclude`` are substrings of entry names (``filtered``). ``chunk_size``: tokens per chunk of a file
+    of the older form, which does not know it. ImatrixError or FormatError for a file that is none or is damaged; a file
+    that starts as a GGUF is never tried as anything else. Values are checked when they are read.
+    """
+    place = Path(path)
+    if stat.S_ISDIR(os.stat(place).st_mode):
+        raise IsADirectoryError(21, "is a folder, not an importance matrix", str(place))
+    pages = Pages(place)
+    try:
+        contents = scan_gguf(pages, place) if pages.read(0, 4) == b"GGUF" else scan_legacy(pages, chunk_size)
+    except BaseException:
+        pages.close()
+        raise
+    found = Imatrix(place, pages, contents)
+    return found.filtered(include, exclude) if include or exclude else found
+
+
+def _frame(rows: Sequence[Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([row.as_dict() for row in rows])
