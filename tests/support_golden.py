@@ -22,6 +22,12 @@ FLOATS = ("f32", "f16", "bf16")
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 KQUANTS = ("q2_K", "q3_K", "q4_K", "q5_K", "q6_K")
 
+#: Where a block holds its f16 scales and minima.
+SCALE_OFFSETS = {
+    "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,), "q2_K": (80, 82), "q3_K": (108,),
+    "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,),
+}  # fmt: skip
+
 Array = npt.NDArray[Any]
 
 
@@ -80,13 +86,11 @@ def golden_ratios(shared: Path, type_name: str, imatrix: bool, **options: str) -
 
 def scale_values(blocks: Array, type_name: str) -> Array:
     """Every stored f16 scale of the blocks, as float32: they must all be finite."""
-    offsets = {
-        "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,), "q2_K": (80, 82), "q3_K": (108,),
-        "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,),
-    }[type_name]  # fmt: skip
     size = type_by_name(type_name).block_bytes
     flat = np.ascontiguousarray(blocks).reshape(-1, size)
-    return np.stack([flat[:, o : o + 2].copy().view(np.float16)[:, 0].astype(np.float32) for o in offsets])
+    return np.stack(
+        [flat[:, o : o + 2].copy().view(np.float16)[:, 0].astype(np.float32) for o in SCALE_OFFSETS[type_name]]
+    )
 
 
 def lcg(seed: int, n: int) -> Array:
