@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from support_golden import KQUANTS, LEGACY, golden_blocks
+from support_golden import KQUANTS, LEGACY, SCALE_OFFSETS, golden_blocks
 from support_isa import kernels  # noqa: F401
 
 from gguftool.codecs import dispatch, jit, native
@@ -20,10 +20,9 @@ def random_blocks(name: str, n_rows: int, n_blocks: int) -> np.ndarray:
     rng = np.random.default_rng(5)
     t = type_by_name(name)
     blocks = rng.integers(0, 256, (n_rows * n_blocks, t.block_bytes), dtype=np.uint8)
-    for at in SCALES[name]:
-        h = rng.integers(0, 0x7C00, len(blocks), dtype=np.uint16) | (
-            rng.integers(0, 2, len(blocks), dtype=np.uint16) << 15
-        )
+    for at in SCALE_OFFSETS[name]:
+        h = rng.integers(0, 0x7C00, len(blocks), dtype=np.uint16)
+        h[rng.random(len(h)) < 0.5] |= 0x8000
         h[:3] = (0, 0x8000, 0x0001)
         blocks[:, at : at + 2] = h[:, None].view(np.uint8)
     return blocks.reshape(n_rows, -1)
