@@ -1,6 +1,12 @@
 """Quantize, prune, measure and repack GGUF models.
 
-The public names are imported when they are first used, so that ``import gguftool`` costs nothing.
+The public names are imported when they are first used, so that ``import gguftool`` costs nothing:
+
+>>> blocks = gguftool.encode(rows, "q4_K", importance)
+>>> gguftool.decode(blocks, "q4_K", n_cols)
+>>> gguftool.open_model("model.gguf").tensors
+>>> gguftool.open_imatrix("imatrix.dat").stats()
+>>> gguftool.quantize("in.gguf", "out.gguf", "q4_k_m", imatrix="imatrix.dat")
 """
 
 from __future__ import annotations
@@ -28,7 +34,9 @@ if TYPE_CHECKING:
     from gguftool.imatrix.file import Imatrix, open_imatrix
     from gguftool.verbs.copy import copy
     from gguftool.verbs.info import info
+    from gguftool.verbs.kld import kld
     from gguftool.verbs.quantize import quantize
+    from gguftool.verbs.verify import verify
 
 _HOME = {
     name: module
@@ -42,7 +50,9 @@ _HOME = {
         "gguftool.imatrix.file": "Imatrix open_imatrix",
         "gguftool.verbs.copy": "copy",
         "gguftool.verbs.info": "info",
+        "gguftool.verbs.kld": "kld",
         "gguftool.verbs.quantize": "quantize",
+        "gguftool.verbs.verify": "verify",
     }.items()
     for name in names.split()
 }
@@ -70,10 +80,12 @@ __all__ = [
     "decode",
     "encode",
     "info",
+    "kld",
     "open_imatrix",
     "open_model",
     "quantize",
     "type_by_name",
+    "verify",
 ]
 
 

@@ -56,7 +56,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """Runs the command line and exits with its status."""
+        """Runs the command line and exits with its status; the same for the console and for tests that invoke us."""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
@@ -84,12 +84,17 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("gguftool", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )
-def main() -> None:
+def cli() -> None:
     """Quantize, prune, measure and repack GGUF models."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line of this process, or the one given; leaves by SystemExit."""
+    cli.main(args, prog_name="gguftool")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class Column:
 def render(columns: Sequence[str | Column], rows: Iterable[Sequence[Any]], format: str = "table") -> str:
     """The rows as text without a final line end; ``format`` is one of FORMATS, ValueError otherwise.
 
-    None and NaN are "-" where people read, null in JSON and empty in CSV. Numbers stand at the right edge.
+    None and NaN are "-" where people read, null in JSON and empty in CSV. Columns of numbers, or of texts that begin
+    with one, stand at the right edge.
     """
     heads = [c if isinstance(c, Column) else Column(c) for c in columns]
     held = [list(row) for row in rows]
@@ -76,8 +77,19 @@ def _texts(heads: list[Column], rows: list[list[Any]]) -> tuple[list[list[str]],
 
 
 def _numeric(values: list[Any]) -> bool:
-    present = [v for v in values if not _missing(v)]
-    return bool(present) and not any(isinstance(v, str | bool) for v in present)
+    present = [v for v in values if not _missing(v) and v != "-"]
+    return bool(present) and all(_is_number(v) for v in present)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, str):
+        return not isinstance(value, bool)
+    word = value.replace(",", "").removesuffix("%").strip().partition(" ")[0]
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _width(text: str) -> int:
