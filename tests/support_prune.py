@@ -29,14 +29,13 @@ def tensor(name: str, shape: tuple[int, ...]) -> TensorInfo:
     return TensorInfo(name=name, shape=shape, type=kind, shard=0, offset=0, nbytes=kind.nbytes(shape), exact=True)
 
 
-def described(arch: str, n: int, keys: Mapping[str, Any] = {}, extra: Iterable[TensorInfo] = ()) -> Described:
+def described(arch: str, n: int, keys: Mapping[str, Any] | None = None, extra: Iterable[TensorInfo] = ()) -> Described:
     """Metadata of an architecture with ``n`` layers, and one tensor per layer.
 
-    ``keys`` without a dot-separated place of their own get the architecture's prefix; a leading "/" says that the
-    rest is the whole name.
+    ``keys`` get the architecture's prefix; a leading "/" says that the rest is the whole name.
     """
     entries = [("general.architecture", meta(arch)), (f"{arch}.block_count", meta(n))]
-    for key, value in keys.items():
+    for key, value in (keys or {}).items():
         entries.append((key[1:] if key.startswith("/") else f"{arch}.{key}", meta(value)))
     tensors = [tensor("token_embd.weight", (32, 8))]
     tensors += [tensor(f"blk.{i}.attn_norm.weight", (8,)) for i in range(n)]

@@ -1,29 +1,19 @@
-"""Pruned files against libllama: their logits are, bit for bit, those of the whole model with the layers switched off.
-
-A layer whose output projections are zero adds nothing to the residual stream. The whole file with such layers is
-the oracle: it needs no pruning, no renumbering, and no change of metadata.
-"""
+"""Pruned models with per-layer metadata against libllama: bit for bit the whole model with the layers switched off."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support_logits import logits_of
+from support_oracle import attempt, check_against_oracle, needs_libllama, write_pruned, write_switched_off
 
 from gguftool.errors import PlanError
-from gguftool.format.metadata import Metadata, MetaValue, ValueType
-from gguftool.format.names import layer_of, tensor_kind
-from gguftool.format.reader import Model, open_model
-from gguftool.format.writer import write_gguf
-from gguftool.plan.layers import LayerPruning, prune_layers
-
-OUTPUTS = ("attn_output", "ffn_down", "ffn_down_exps", "ffn_down_shexp", "shortconv.out_proj")
-SWP = "attention.sliding_window_pattern"
+from gguftool.format.metadata import MetaValue, ValueType
+from gguftool.format.reader import open_model
+from gguftool.plan.layers import LayerPruning
 
 #: The cases of the models' README, by file: lists of layers that may go.
 ALLOWED: dict[str, list[tuple[int, ...]]] = {
@@ -49,54 +39,10 @@ REFUSED: dict[str, list[tuple[tuple[int, ...], str]]] = {
     "lfm2-hybrid": [((2, 4), "no attention layer"), ((0, 1, 3, 5), "no recurrent layer")],
 }
 
-needs_libllama = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is absent")
-
 
 @pytest.fixture(scope="module")
 def arch(shared: Path) -> Path:
     return shared / "models" / "arch"
-
-
-def attempt(model: Model, dropped: Iterable[int], **allowed: bool) -> LayerPruning:
-    return prune_layers(model.metadata, model.tensors, tuple(dropped), **allowed)
-
-
-def write_pruned(model: Model, pruning: LayerPruning, path: Path, metadata: Metadata | None = None) -> Path:
-    tensors = []
-    for tensor in model.tensors:
-        name = pruning.new_name(tensor.name)
-        if name is not None:
-            tensors.append((name, model.read(tensor), tensor.shape, tensor.type))
-    write_gguf(path, metadata or model.metadata.replaced(pruning.edits), tensors)
-    return path
-
-
-def write_switched_off(model: Model, layers: Collection[int], path: Path) -> Path:
-    tensors = []
-    for tensor in model.tensors:
-        data = model.read(tensor)
-        place, kind = layer_of(tensor.name), tensor_kind(tensor.name).removesuffix(".bias")
-        if place and place[1] in layers and kind in OUTPUTS:
-            data = bytes(len(data))
-        tensors.append((tensor.name, data, tensor.shape, tensor.type))
-    write_gguf(path, model.metadata, tensors)
-    return path
-
-
-def check_against_oracle(model: Model, lists: Iterable[tuple[int, ...]], folder: Path, **allowed: bool) -> None:
-    """AssertionError naming the first list of layers whose pruned file runs differently from the oracle."""
-    pairs = {}
-    for dropped in lists:
-        tag = "-".join(map(str, dropped))
-        pruned = write_pruned(model, attempt(model, dropped, **allowed), folder / f"pruned-{tag}.gguf")
-        pairs[dropped] = pruned, write_switched_off(model, dropped, folder / f"whole-{tag}.gguf")
-    logits = logits_of([path for pair in pairs.values() for path in pair])
-    for dropped, (pruned, whole) in pairs.items():
-        got, expected = logits[pruned], logits[whole]
-        assert isinstance(expected, np.ndarray), f"{dropped}: the oracle {expected}"
-        assert isinstance(got, np.ndarray), f"{dropped}: {got}"
-        assert np.isfinite(expected).all() and expected.std() > 0.1
-        assert got.tobytes() == expected.tobytes(), f"{dropped}: off by {np.abs(got - expected).max()}"
 
 
 @needs_libllama
