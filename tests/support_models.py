@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from gguftool.format.metadata import Metadata, MetaValue, ValueType
+from gguftool.format.names import shard_path
 from gguftool.format.quanttypes import type_by_name
+from gguftool.format.reader import open_model
 from gguftool.format.writer import write_gguf
 
 F32, F16 = type_by_name("f32"), type_by_name("f16")
@@ -102,3 +104,21 @@ def write_imatrix(
     )
     write_gguf(path, metadata, tensors)
     return path
+
+
+def split_model(folder: Path, count: int, n_layer: int = 3) -> Path:
+    """A model in ``count`` shards, tensors dealt in file order; the path of the second one."""
+    whole = write_model(folder / "whole.gguf", n_layer=n_layer)
+    with open_model(whole) as model:
+        tensors = [(t.name, model.read(t), t.shape, t.type) for t in model.tensors]
+        metadata = model.metadata
+    size = -(-len(tensors) // count)
+    for no in range(count):
+        split = {
+            "split.no": MetaValue.of(no, ValueType.U16),
+            "split.count": MetaValue.of(count, ValueType.U16),
+            "split.tensors.count": MetaValue.of(len(tensors), ValueType.I32),
+        }
+        base = metadata if no == 0 else metadata.replaced(dict.fromkeys(metadata))
+        write_gguf(shard_path(folder / "m", no, count), base.replaced(split), tensors[no * size : (no + 1) * size])
+    return shard_path(folder / "m", 1, count)

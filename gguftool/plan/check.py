@@ -135,12 +135,12 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
         for piece in move.pieces:
             if piece.importance is None or move.copied:
                 continue
-            found = facts.importances.n_values(piece.importance)
-            wanted = piece.source.n_cols * piece.source.n_matrices
-            if found != wanted:
+            source = piece.source
+            if not facts.importances.fits(piece.importance, source.n_matrices, source.n_cols):
+                n_mat, n_cols = facts.importances.source.shape(piece.importance)
                 yield (
-                    f"{move.name}: the imatrix has {found} values for {piece.importance} and the tensor has "
-                    f"{piece.source.n_cols} columns x {piece.source.n_matrices} matrices: it was made from another model"
+                    f"{move.name}: the imatrix has {n_mat} x {n_cols} values for {piece.importance} and the tensor has "
+                    f"{source.n_matrices} matrices of {source.n_cols} columns: it was made from another model"
                 )
 
 

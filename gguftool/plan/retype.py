@@ -50,10 +50,9 @@ class Importances:
             return None
         return found[0], found[1] or ""
 
-    def n_values(self, name: str) -> int:
-        """Values of an entry over all its matrices."""
-        n_mat, n_cols = self.source.shape(name)
-        return n_mat * n_cols
+    def fits(self, name: str, n_mat: int, n_cols: int) -> bool:
+        """Whether an entry is for ``n_mat`` matrices of ``n_cols`` columns; the older format joins the matrices."""
+        return self.source.shape(name) in ((n_mat, n_cols), (1, n_mat * n_cols))
 
 
 def retyped(plan: Plan, recipe: Recipe, importances: Importances | None) -> Plan:

@@ -85,10 +85,11 @@ def _cut_piece(move: Move, move_no: int, piece_no: int, file: int, offset: int, 
 
 
 class ImatrixValues(Protocol):
-    """What work asks of an importance matrix: the mean squares of one matrix of one entry."""
+    """What work asks of an importance matrix: the mean squares of one of an entry's ``n_mat`` matrices."""
 
-    def shape(self, name: str) -> tuple[int, int]: ...
-    def mean_squares(self, name: str, matrix: int | None = None) -> npt.NDArray[np.float64]: ...
+    def mean_squares(
+        self, name: str, matrix: int | None = None, *, n_mat: int | None = None
+    ) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,10 @@ class WeightCache:
         with self._lock:
             found = self._slices.get(key)
             if found is None:
-                raw = self._read(piece.importance, piece.matrix_of(row), piece.source.n_cols)
+                vector = self._imatrix.mean_squares(
+                    piece.importance, piece.matrix_of(row), n_mat=piece.source.n_matrices
+                )
+                raw = np.ascontiguousarray(vector, dtype=np.float64)
                 if piece.columns is not None:
                     raw = np.concatenate([raw[start:stop] for start, stop in piece.columns])
                 prepared, unobserved = prepare_importance(raw)
@@ -127,15 +131,6 @@ class WeightCache:
             else:
                 self._slices.move_to_end(key)
             return found
-
-    def _read(self, entry: str, matrix: int, n_cols: int) -> npt.NDArray[np.float64]:
-        assert self._imatrix is not None
-        n_mat, width = self._imatrix.shape(entry)
-        if width == n_cols and n_mat > 1:
-            return np.ascontiguousarray(self._imatrix.mean_squares(entry, matrix), dtype=np.float64)
-        # The older format stores the experts of a tensor as one long vector.
-        flat = np.asarray(self._imatrix.mean_squares(entry, 0), dtype=np.float64)
-        return np.ascontiguousarray(flat[matrix * n_cols : (matrix + 1) * n_cols])
 
 
 @dataclass

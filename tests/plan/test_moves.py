@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_models import keys, text, u32, write_imatrix, write_model
+from support_models import keys, split_model, text, u32, write_imatrix, write_model
 
 from gguftool.errors import PlanError
 from gguftool.format.metadata import MetaValue, ValueType
-from gguftool.format.names import shard_path
 from gguftool.format.quanttypes import type_by_name, unknown_type
 from gguftool.format.reader import open_model
-from gguftool.format.writer import write_gguf
 from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Move, Origin, Piece, Plan
 from gguftool.plan.retype import Importances
@@ -62,7 +60,12 @@ def test_a_copy_is_one_whole_piece_in_llama_quantizes_order(model_path: Path) ->
         source_bytes = sum(t.nbytes for t in model.tensors)
     assert all(m.whole and m.copied for m in plan.moves)
     assert [m.name for m in in_file.moves] != [m.name for m in plan.moves]
-    assert [m.name for m in plan.moves][:4] == ["output.weight", "output_norm.weight", "token_embd.weight", "blk.0.attn_k.weight"]
+    assert [m.name for m in plan.moves][:4] == [
+        "output.weight",
+        "output_norm.weight",
+        "token_embd.weight",
+        "blk.0.attn_k.weight",
+    ]
     layers = [int(m.name.split(".")[1]) for m in plan.moves[3:]]
     assert layers == sorted(layers)
     assert plan.nbytes == source_bytes
@@ -186,24 +189,6 @@ def test_a_shard_that_pruning_empties_goes(tmp_path: Path) -> None:
         plan = Plan.of(model, keep_split=True)
         only = tuple(m for m in plan.moves if m.shard != 1)
     assert len(lay_out(replace(plan, moves=only))) == 2
-
-
-def split_model(folder: Path, count: int, n_layer: int = 3) -> Path:
-    """A model in ``count`` shards, tensors dealt in file order; the path of the second one."""
-    whole = write_model(folder / "whole.gguf", n_layer=n_layer)
-    with open_model(whole) as model:
-        tensors = [(t.name, model.read(t), t.shape, t.type) for t in model.tensors]
-        metadata = model.metadata
-    size = -(-len(tensors) // count)
-    for no in range(count):
-        split = {
-            "split.no": MetaValue.of(no, ValueType.U16),
-            "split.count": MetaValue.of(count, ValueType.U16),
-            "split.tensors.count": MetaValue.of(len(tensors), ValueType.I32),
-        }
-        base = metadata if no == 0 else metadata.replaced(dict.fromkeys(metadata))
-        write_gguf(shard_path(folder / "m", no, count), base.replaced(split), tensors[no * size : (no + 1) * size])
-    return shard_path(folder / "m", 1, count)
 
 
 def test_pieces_know_their_rows() -> None:
