@@ -20,19 +20,19 @@ GT_SET(avx2)
 GT_SET(avx512)
 #endif
 
-#if defined(__x86_64__)
+#ifdef GT_HAS_avx2
 #include <cpuid.h>
 
-/* __builtin_cpu_supports also asks the operating system whether it saves the wide registers; f16c is not among the
- * names that every compiler knows. */
-static int has_f16c(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
+/* __builtin_cpu_supports also asks whether the operating system saves the wide registers; f16c is not among the names
+ * that every compiler knows. */
 static int runs_avx2(void) {
+    unsigned a, b, c, d;
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && has_f16c();
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+#endif
+
+#ifdef GT_HAS_avx512
 static int runs_avx512(void) {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
