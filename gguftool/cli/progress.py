@@ -49,7 +49,7 @@ def _bar(n_tensors: int) -> Iterator[Callable[[Progress], None]]:
 
 
 def tensor_line(index: int, total: int, move: Move) -> str:
-    """One finished tensor: ``[  1/ 111] name - [ ne0, ne1, ne2, ne3], type = f16, converting to q4_K .. size = ...``."""
+    """One tensor: ``[  1/ 111] name - [ ne0, ne1, ne2, ne3], type = f16, converting to q4_K .. size = ...``."""
     source = move.pieces[0].source
     head = f"[{index + 1:4d}/{total:4d}] {move.name:<36} - [{ne(move)}], type = {source.type.name:>6}, "
     if move.copied:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from gguftool.cli.words import Words, order_of, parse_bytes, parse_threads, parse_words, prune_switches
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _RULE_OPTIONS = ("--tensor-type", "--tensor-type-file", "--custom-q")
 
@@ -40,11 +43,11 @@ class _Ordered(click.Command):
         return super().parse_args(ctx, args)
 
 
-def _path(name: str, help: str, **more: Any) -> Any:
+def _path(name: str, help: str, **more: Any) -> Callable[[Command], Command]:
     return click.option(name, type=click.Path(dir_okay=False, path_type=Path), help=help, **more)
 
 
-def _many(name: str, metavar: str, help: str) -> Any:
+def _many(name: str, metavar: str, help: str) -> Callable[[Command], Command]:
     return click.option(name, multiple=True, metavar=metavar, help=help)
 
 
@@ -87,7 +90,7 @@ def _many(name: str, metavar: str, help: str) -> Any:
 @click.option("--no-sync", is_flag=True, help="Do not wait until the disk has the last bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result, or the dry run, as JSON.")
 @click.pass_context
-def command(ctx: click.Context, words: tuple[str, ...], **options: Any) -> None:
+def command(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Write a GGUF with other types, fewer layers or other metadata.
 
     OUTPUT is ggml-model-TYPE.gguf beside INPUT when it is left out.

@@ -22,8 +22,8 @@ class Facts:
     """What a check needs to know besides the plan.
 
     The place: ``existing`` outputs, outputs that are files of the source (``is_source``), the ``folder`` and what is
-    wrong with it, its free bytes (None: unknown). The wishes: requantization allowed, overwriting allowed (``force``), the
-    TYPE (None for a copy). ``importances`` is None without an importance matrix.
+    wrong with it, its free bytes (None: unknown). The wishes: requantization allowed, overwriting allowed (``force``),
+    the TYPE (None for a copy). ``importances`` is None without an importance matrix.
     """
 
     existing: Sequence[str] = ()
@@ -92,7 +92,7 @@ def _shapes(plan: Plan) -> Iterable[str]:
 def _cuts(move: Move) -> Iterable[str]:
     group = move.type.rows_interleaved
     if group > 1 and len(move.shape) > 1 and move.shape[-2] % group:
-        yield f"{move.name}: {move.type.name} weaves {group} rows together and {move.shape[-2]} rows are no multiple of it"
+        yield f"{move.name}: {move.type.name} weaves {group} rows together, and {move.shape[-2]} is no multiple of that"
     for piece in move.pieces:
         source = piece.source.type
         if piece.rows is None and piece.columns is None:
@@ -126,9 +126,9 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
 
     for (target,), names in _grouped(plan, lacking, lambda m: (m.type,)):
         if facts.importances is None:
-            yield f"{target.name} needs an importance matrix ({_some(names)}): give one with --imatrix, or choose another type"
+            yield f"{target.name} needs an importance matrix ({_some(names)}): give one with --imatrix, or another type"
         else:
-            yield f"{target.name} needs importances, and the imatrix has none for {_some(names)}: choose another type for them"
+            yield f"{target.name} needs importances, and the imatrix has none for {_some(names)}: choose another type"
     if facts.importances is None:
         return
     for move in plan.moves:

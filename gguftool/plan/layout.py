@@ -12,7 +12,7 @@ from gguftool.plan.moves import Move, Plan
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One file to write. ``moves`` are indices into the plan's moves, ``offsets`` their places from the file's start."""
+    """One file to write: ``moves`` are indices into the plan's moves, ``offsets`` count from the file's start."""
 
     header: bytes
     moves: tuple[int, ...]

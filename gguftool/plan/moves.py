@@ -1,4 +1,4 @@
-"""What a written model is made of: a Plan of Moves, each built from Pieces of the source. Plain data, no input or output.
+"""What a written model is made of: a Plan of Moves, each built from Pieces of the source. Plain data.
 
 One ``Move`` is one output tensor. Its ``Piece`` objects say which rows and columns of which source tensor follow one
 another in it, and which vector of the importance matrix goes with them. A plain copy is one whole piece. Every other
@@ -125,8 +125,8 @@ class Piece:
 class Move:
     """One output tensor: name, shape (numpy order), type, and the pieces whose rows follow one another in it.
 
-    ``wanted`` is the type that was asked for where the rows did not fit it; ``reason`` says what chose the type. Both are
-    for people and do not count towards the plan's hash. ``shard`` is the output shard under ``keep_split``.
+    ``wanted`` is the type that was asked for where the rows did not fit it; ``reason`` says what chose the type. Both
+    are for people and do not count towards the plan's hash. ``shard`` is the output shard under ``keep_split``.
     """
 
     name: str
@@ -161,8 +161,8 @@ class Move:
 class Plan:
     """A model to be written: metadata, tensors in their order, and the source they come from.
 
-    ``dropped`` are the pruned layers by their old numbers; ``warnings`` are for people, ``problems`` are what an edit found
-    that must not be written.
+    ``dropped`` are the pruned layers by their old numbers; ``warnings`` are for people, ``problems`` are what an edit
+    found that must not be written.
     """
 
     metadata: Metadata

@@ -11,7 +11,7 @@ from gguftool.plan.moves import Move, Piece, Plan, Range
 
 
 def without_layers(plan: Plan, layers: Collection[int], **allowed: bool) -> Plan:
-    """``plan`` without those layers; see ``plan.layers.prune_layers`` for what is refused and what ``allowed`` means."""
+    """``plan`` without those layers; ``plan.layers.prune_layers`` says what is refused and what ``allowed`` means."""
     pruning = prune_layers(plan.metadata, [_info(m) for m in plan.moves], layers, **allowed)
     cuts = {cut.name: cut for cut in pruning.slices}
     moves = []

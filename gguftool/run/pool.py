@@ -43,7 +43,7 @@ class Log:
         self._waiting.append(record)
 
     def flush_when_due(self) -> None:
-        """Writes the waiting group if it is time: forcing bytes to disk takes about a tenth of the main thread's time."""
+        """Writes the waiting group if it is time; at most a tenth of the time goes into forcing bytes to disk."""
         if self._waiting and time.monotonic() >= self._due:
             begin = time.monotonic()
             self.flush()

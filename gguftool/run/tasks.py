@@ -20,7 +20,7 @@ from gguftool.codecs.dispatch import ErrorSums, decode, prepare_importance, tran
 from gguftool.errors import CodecError, FormatError, GGUFToolError
 from gguftool.format.quanttypes import type_by_name
 from gguftool.plan.layout import OutputFile
-from gguftool.plan.moves import Move, Piece, Plan
+from gguftool.plan.moves import Move, Piece, Plan, Range
 from gguftool.run.journal import Done
 
 #: Elements per task: 4 MB of F16, some tens of milliseconds of work.
@@ -63,7 +63,7 @@ def _cut_piece(move: Move, move_no: int, piece_no: int, file: int, offset: int, 
     piece = move.pieces[piece_no]
     source = piece.source
     if source.type == move.type and piece.columns is None:
-        runs = ((0, source.nbytes),)
+        runs: tuple[Range, ...] = ((0, source.nbytes),)
         if piece.rows is not None:
             width = source.type.row_nbytes(source.n_cols)
             runs = tuple((start * width, stop * width) for start, stop in piece.rows)
@@ -259,7 +259,7 @@ def _done(task: Task, piece: Piece, sums: ErrorSums | None, weights: Weights | N
 def _read(job: Job, piece: Piece, offset: int, into: Bytes) -> None:
     fd = job.sources[piece.source.shard]
     start = piece.source.offset + offset
-    view = memoryview(into)
+    view = into.data
     while view:
         got = os.preadv(fd, [view], start)
         if got == 0:
@@ -269,7 +269,7 @@ def _read(job: Job, piece: Piece, offset: int, into: Bytes) -> None:
 
 
 def _write(fd: int, data: Bytes, offset: int) -> None:
-    view = memoryview(data)
+    view = data.data
     while view:
         put = os.pwrite(fd, view, offset)
         offset += put
@@ -311,7 +311,7 @@ def _by_kernel(job: Job, source: int, target: int, nbytes: int, at: int, to: int
 
 def _by_hand(job: Job, source: int, target: int, nbytes: int, at: int, to: int, scratch: Scratch) -> int:
     buffer = scratch.take("source", min(nbytes, max(job.buffer_bytes, 1 << 16)))
-    got = os.preadv(source, [memoryview(buffer)], at)
+    got = os.preadv(source, [buffer.data], at)
     _write(target, buffer[:got], to)
     return got
 

@@ -34,7 +34,8 @@ class Request:
     """Everything that a run is asked for. ``recipe`` None copies every tensor as it is.
 
     ``dst`` None takes llama-quantize's default name. ``file_order`` keeps the source's order of tensors, else they go
-    by layer and name. ``remarks`` are warnings from reading the request itself. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
+    by layer and name. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
+    ``remarks`` are warnings from reading the request itself.
     """
 
     src: Path

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, started again, gives the bytes of one that never was; in processes of their own."""
+"""A run killed at any moment and started again gives the bytes of one that never was; in processes of their own."""
 
 from __future__ import annotations
 
