@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
+
+from gguftool.errors import PlanError
 from gguftool.format.metadata import Metadata, MetaValue, ValueType
 from gguftool.format.quanttypes import type_by_name
 from gguftool.format.reader import TensorInfo
+from gguftool.plan.layers import LayerPruning, prune_layers
 
 Described = tuple[Metadata, list[TensorInfo]]
 
@@ -40,3 +44,13 @@ def described(arch: str, n: int, keys: Mapping[str, Any] | None = None, extra: I
     tensors = [tensor("token_embd.weight", (32, 8))]
     tensors += [tensor(f"blk.{i}.attn_norm.weight", (8,)) for i in range(n)]
     return Metadata.of(entries), [*tensors, *extra]
+
+
+def edited(pruning: LayerPruning) -> dict[str, Any]:
+    return {name: None if value is None else value.value for name, value in pruning.edits.items()}
+
+
+def refusal(model: Described, *layers: int, **allowed: bool) -> str:
+    with pytest.raises(PlanError) as caught:
+        prune_layers(*model, layers, **allowed)
+    return str(caught.value)

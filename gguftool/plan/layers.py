@@ -20,9 +20,11 @@ from gguftool.plan.archfacts import aspects_of, known, kv_owner
 from gguftool.plan.layermeta import cut_array, layers_by_number, per_layer_arrays, stack_of, written
 from gguftool.plan.nearest import nearest_allowed
 from gguftool.plan.periods import Stack
-from gguftool.plan.shrink import shrink
+from gguftool.plan.shrink import OLDER_MISREAD, shrink
 
 _ITEM = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
+#: Above this a count is damage, not a model (libllama stops at 512).
+MAX_LAYERS = 4096
 #: Global tensors with one slab of columns or rows per layer: the axis of the slabs, in numpy order.
 _SLABS = {"per_layer_token_embd.weight": -1, "per_layer_model_proj.weight": 0}
 
@@ -123,8 +125,8 @@ class _Job:
     allow_layer_arrays: bool
     prune_nextn: bool
 
-    def troubles(self, dropped: frozenset[int]) -> list[str]:
-        """All that speaks against dropping these layers, arrays left aside."""
+    def troubles(self, dropped: frozenset[int], with_arrays: bool = False) -> list[str]:
+        """All that speaks against dropping these layers, unknown arrays left aside."""
         main = self.stack.n - self.stack.x
         next_token = [i for i in sorted(dropped) if i >= main]
         troubles = []
@@ -135,13 +137,16 @@ class _Job:
             )
         if self.prefix != "blk" and 0 in dropped:
             troubles.append(f"{self.prefix}.0 holds the relative positions of its whole stack and cannot go")
-        shrunk = shrink(self.stack, dropped, allow_layer_arrays=self.allow_layer_arrays)
+        shrunk = shrink(self.stack, dropped, allow_layer_arrays=self.allow_layer_arrays or with_arrays)
         return troubles + list(shrunk.troubles)
 
     def way_out(self, dropped: frozenset[int]) -> str:
-        """The nearest list that is allowed, in words."""
+        """What else could be done, in words: the nearest list that is allowed, or an array."""
         found = nearest_allowed(self.stack.n, dropped, lambda candidate: not self.troubles(candidate))
-        return f"; nearest allowed: {ranges(found)}" if found else "; no allowed list was found near it"
+        words = f"; nearest allowed: {ranges(found)}" if found else "; no allowed list was found near it"
+        if not self.troubles(dropped, with_arrays=True):
+            words += f"; --allow-layer-arrays writes one entry per layer instead of a period, but {OLDER_MISREAD}"
+        return words
 
     def array_troubles(self, allow_unknown: bool) -> list[str]:
         """Metadata that name layers in a way that nothing here can follow."""
@@ -250,6 +255,8 @@ def _find_stack(metadata: Metadata, tensors: Sequence[TensorInfo], layers: Colle
         size = metadata.get(f"{arch}.{key}")
         if not isinstance(size, int) or isinstance(size, bool):
             raise PlanError([f"cannot prune layers: {arch}.block_count is missing, so the layers are not countable"])
+        if size > MAX_LAYERS:
+            raise PlanError([f"cannot prune layers: {key} is {size}, and no model has more than {MAX_LAYERS} layers"])
         if max(places[prefix]) >= size:
             raise PlanError(
                 [f"cannot prune layers: there is a tensor of {prefix}.{max(places[prefix])}, but {key} is {size}"]

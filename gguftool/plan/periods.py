@@ -27,16 +27,17 @@ class Stack:
     keys: Mapping[str, Value] = field(default_factory=dict)
 
     def number(self, key: str, default: int = 0) -> int:
-        """The key's value as an integer, or ``default`` where it is absent or an array."""
+        """The key's value as an integer, or ``default`` where it is absent, an array or no integer."""
         value = self.keys.get(key, default)
-        return default if isinstance(value, tuple) else int(value)
+        return default if isinstance(value, tuple | float) else int(value)
 
     def per_layer(self, key: str, default: int = 0) -> tuple[int, ...]:
-        """One number for each layer: an array's entries, missing ones as ``default``, or the scalar repeated."""
+        """One integer for each layer: an array's entries, missing ones as ``default``, or the scalar repeated."""
         value = self.keys.get(key, default)
         if not isinstance(value, tuple):
-            return (int(value),) * self.n
-        return tuple(int(value[i]) if i < len(value) else default for i in range(self.n))
+            return (self.number(key, default),) * self.n
+        entries = [default if isinstance(v, float) else int(v) for v in value[: self.n]]
+        return (*entries, *(default,) * (self.n - len(entries)))
 
 
 @dataclass(frozen=True)

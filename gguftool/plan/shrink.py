@@ -36,6 +36,7 @@ LOOSE_ARRAYS = frozenset(
 )
 OPEN_ENDED = "attention.compress_ratios"
 SOFTMAX, SIGMOID = 1, 2
+OLDER_MISREAD = "programs before autumn 2026 load such a file and run it with the wrong layers"
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,10 @@ def _numbered(period: Period, new: Stack, wanted: tuple[str, ...], allow_layer_a
     as_array = replace(new, keys={**new.keys, period.list_key: entries})
     if period.arrays == "yes":
         return as_array
-    older = "programs before autumn 2026 load such a file and run it with the wrong layers"
     if allow_layer_arrays:
-        found.notes.append(f"{new.arch}.{period.key} is now an array: {older}")
+        found.notes.append(f"{new.arch}.{period.key} is now an array: {OLDER_MISREAD}")
         return as_array
-    hint = f"no value of {new.arch}.{period.key} describes the survivors"
-    if period.kinds(as_array) == wanted:
-        hint += f"; an array would, but {older} (--allow-layer-arrays writes it all the same)"
-    found.hints.append(hint)
+    found.hints.append(f"no value of {new.arch}.{period.key} describes the survivors")
     return new
 
 
