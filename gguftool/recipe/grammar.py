@@ -175,7 +175,7 @@ def _bare(text: str) -> str:
     before = None
     while before != text:
         before = text
-        text = text.strip().strip(_QUOTES).strip(",;").strip()
+        text = text.strip().removeprefix("$'").strip(_QUOTES).strip(",;").strip()
         if text.endswith(" \\") or text == "\\":
             text = text[:-1]
     return text

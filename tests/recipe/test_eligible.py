@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import pytest
+from support_recipe import tensor
+
 from gguftool.format.quanttypes import unknown_type
 from gguftool.recipe.eligible import why_kept
 from gguftool.recipe.facts import TensorFacts
-from support_recipe import tensor
 
 
 @pytest.mark.parametrize(
     "name",
-    """blk.0.attn_q.weight output.weight token_embd.weight per_layer_token_embd.weight blk.0.ffn_down_exps.weight mm.0.weight
-    v.blk.3.attn_q.weight enc.blk.0.ffn_up.weight blk.0.attn_q.weight.lora_a blk.0.attn_q.weight.lora_b blk.0.ssm_x.weight
-    made.up.name.weight""".split(),
+    [
+        "blk.0.attn_q.weight",
+        "output.weight",
+        "token_embd.weight",
+        "per_layer_token_embd.weight",
+        "blk.0.ffn_down_exps.weight",
+        "mm.0.weight",
+        "v.blk.3.attn_q.weight",
+        "enc.blk.0.ffn_up.weight",
+        "blk.0.attn_q.weight.lora_a",
+        "blk.0.attn_q.weight.lora_b",
+        "blk.0.ssm_x.weight",
+        "made.up.name.weight",
+    ],
 )
 def test_what_may_be_converted(name: str) -> None:
     assert why_kept(tensor(name, 8, 256)) is None
@@ -21,12 +33,34 @@ def test_what_may_be_converted(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    """blk.0.attn_norm.weight blk.0.ffn_gate_inp.weight blk.0.ffn_gate_tid2eid.weight blk.0.altup_proj.weight
-    blk.0.laurel_l.weight per_layer_model_proj.weight blk.0.ssm_conv1d.weight blk.0.shortconv.conv.weight
-    blk.0.indexer.k_proj.weight blk.0.indexer.q_proj.weight blk.0.time_mix_first.weight blk.0.time_mix_w1.weight
-    blk.0.time_mix_g2.weight blk.0.time_mix_decay_w1.weight blk.0.time_mix_lerp_fused.weight enc.blk.0.attn_rel_b.weight
-    v.position_embd.weight position_embd.weight token_types.weight v.patch_embd.weight sam.pos_embd.weight mm.a.code_embd.weight
-    abcde blk.0.attn_q.bias blk.0.weights blk.0.weight_scale""".split(),
+    [
+        "blk.0.attn_norm.weight",
+        "blk.0.ffn_gate_inp.weight",
+        "blk.0.ffn_gate_tid2eid.weight",
+        "blk.0.altup_proj.weight",
+        "blk.0.laurel_l.weight",
+        "per_layer_model_proj.weight",
+        "blk.0.ssm_conv1d.weight",
+        "blk.0.shortconv.conv.weight",
+        "blk.0.indexer.k_proj.weight",
+        "blk.0.indexer.q_proj.weight",
+        "blk.0.time_mix_first.weight",
+        "blk.0.time_mix_w1.weight",
+        "blk.0.time_mix_g2.weight",
+        "blk.0.time_mix_decay_w1.weight",
+        "blk.0.time_mix_lerp_fused.weight",
+        "enc.blk.0.attn_rel_b.weight",
+        "v.position_embd.weight",
+        "position_embd.weight",
+        "token_types.weight",
+        "v.patch_embd.weight",
+        "sam.pos_embd.weight",
+        "mm.a.code_embd.weight",
+        "abcde",
+        "blk.0.attn_q.bias",
+        "blk.0.weights",
+        "blk.0.weight_scale",
+    ],
 )
 def test_what_never_is_by_name(name: str) -> None:
     assert why_kept(tensor(name, 8, 256)) is not None

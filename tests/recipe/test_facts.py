@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gguftool.recipe.facts import facts_of
 from hypothesis import given
 from hypothesis import strategies as st
 from support_recipe import DENSE, model, tensor
+
+from gguftool.recipe.facts import facts_of
 
 
 def test_a_plain_model() -> None:
@@ -40,7 +41,9 @@ def test_files_without_a_block_count_are_counted_by_their_names() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["general.architecture", "a.block_count", "a.attention.head_count", "a.expert_count", "a.vocab_size"]),
+        st.sampled_from(
+            ["general.architecture", "a.block_count", "a.attention.head_count", "a.expert_count", "a.vocab_size"]
+        ),
         st.one_of(st.just("a"), st.integers(), st.floats(), st.booleans(), st.text(), st.lists(st.integers())),
     )
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from gguftool.format.quanttypes import TYPES, type_by_name
 from gguftool.recipe.fallback import fitting_type
 

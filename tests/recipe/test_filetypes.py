@@ -3,16 +3,75 @@
 from __future__ import annotations
 
 import pytest
-from gguftool.errors import RecipeError
-from gguftool.recipe.filetypes import FILE_TYPES, file_type_by_name
 from hypothesis import given
 from hypothesis import strategies as st
 
-SECTION_1 = """Q1_0 Q2_0 Q4_0 Q4_1 MXFP4_MOE Q5_0 Q5_1 IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ1_S IQ1_M TQ1_0 TQ2_0 Q2_K Q2_K_S
-IQ3_XXS IQ3_S IQ3_M Q3_K IQ3_XS Q3_K_S Q3_K_M Q3_K_L IQ4_NL IQ4_XS Q4_K Q4_K_S Q4_K_M Q5_K Q5_K_S Q5_K_M Q6_K Q8_0 F16
-BF16 F32 COPY""".split()
-IK = """IQ2_K IQ2_KS IQ2_KL IQ3_K IQ3_KS IQ1_KT IQ2_KT IQ3_KT IQ4_KSS IQ4_KS IQ3_KL IQ4_K IQ5_K IQ5_KS IQ4_KT Q6_0 IQ1_BN
-IQ2_BN IQ6_K Q8_KV""".split()
+from gguftool.errors import RecipeError
+from gguftool.recipe.filetypes import FILE_TYPES, file_type_by_name
+
+SECTION_1 = [
+    "Q1_0",
+    "Q2_0",
+    "Q4_0",
+    "Q4_1",
+    "MXFP4_MOE",
+    "Q5_0",
+    "Q5_1",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ2_M",
+    "IQ1_S",
+    "IQ1_M",
+    "TQ1_0",
+    "TQ2_0",
+    "Q2_K",
+    "Q2_K_S",
+    "IQ3_XXS",
+    "IQ3_S",
+    "IQ3_M",
+    "Q3_K",
+    "IQ3_XS",
+    "Q3_K_S",
+    "Q3_K_M",
+    "Q3_K_L",
+    "IQ4_NL",
+    "IQ4_XS",
+    "Q4_K",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q5_K",
+    "Q5_K_S",
+    "Q5_K_M",
+    "Q6_K",
+    "Q8_0",
+    "F16",
+    "BF16",
+    "F32",
+    "COPY",
+]
+IK = [
+    "IQ2_K",
+    "IQ2_KS",
+    "IQ2_KL",
+    "IQ3_K",
+    "IQ3_KS",
+    "IQ1_KT",
+    "IQ2_KT",
+    "IQ3_KT",
+    "IQ4_KSS",
+    "IQ4_KS",
+    "IQ3_KL",
+    "IQ4_K",
+    "IQ5_K",
+    "IQ5_KS",
+    "IQ4_KT",
+    "Q6_0",
+    "IQ1_BN",
+    "IQ2_BN",
+    "IQ6_K",
+    "Q8_KV",
+]
 
 
 @pytest.mark.parametrize("name", [*SECTION_1, *IK])

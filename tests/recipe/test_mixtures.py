@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support_recipe import DENSE, RECORDED, by_role, model, recorded_rows
+
 from gguftool.recipe.decide import Recipe, decide, needs_importance
 from gguftool.recipe.filetypes import file_type_by_name
 from gguftool.recipe.grammar import parse_tensor_type
 from gguftool.recipe.mixes import category, more
-from support_recipe import DENSE, RECORDED, by_role, model, recorded_rows
 
 
 def _mismatches(path: Path) -> tuple[int, int, list[str]]:

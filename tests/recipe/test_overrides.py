@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gguftool.errors import RecipeError
 from gguftool.format.metadata import ValueType
 from gguftool.recipe.overrides import parse_override, parse_overrides
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,26 @@ def test_values(text: str, key: str, kind: ValueType, value: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    """a a= a=3 =int:3 a=int: a=int:3x a=int:1.5 a=int:4294967296 a=int:-2147483649 a=float:x a=float:nan a=float:inf
-    a=float:1e99 a=bool:True a=bool:1 a=u8:3 a=arr:1,2 a=int:\u0663""".split(),
+    [
+        "a",
+        "a=",
+        "a=3",
+        "=int:3",
+        "a=int:",
+        "a=int:3x",
+        "a=int:1.5",
+        "a=int:4294967296",
+        "a=int:-2147483649",
+        "a=float:x",
+        "a=float:nan",
+        "a=float:inf",
+        "a=float:1e99",
+        "a=bool:True",
+        "a=bool:1",
+        "a=u8:3",
+        "a=arr:1,2",
+        "a=int:٣",
+    ],
 )
 def test_what_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="--override-kv"):
@@ -43,7 +62,11 @@ def test_the_last_of_equal_keys_counts() -> None:
     assert parse_overrides(["a=int:1", "a=int:2"])["a"].value == 2
 
 
-@given(st.one_of(st.text(max_size=40), st.builds("k={}:{}".format, st.sampled_from(["int", "float", "bool", "str"]), st.text())))
+@given(
+    st.one_of(
+        st.text(max_size=40), st.builds("k={}:{}".format, st.sampled_from(["int", "float", "bool", "str"]), st.text())
+    )
+)
 def test_any_text_is_a_value_or_a_recipe_error(text: str) -> None:
     try:
         key, value = parse_override(text)
