@@ -113,12 +113,14 @@ import ctypes, ctypes.util, sys
 import numpy as np
 from gguftool.codecs import dispatch
 libm = ctypes.CDLL(ctypes.util.find_library("m"))
+libm.rint.restype, libm.rint.argtypes = ctypes.c_double, (ctypes.c_double,)
 x = (0.02 * np.random.default_rng(1).standard_normal((4, 1024))).astype(np.float32)
 plain = [dispatch.encode(x, t).tobytes() for t in sys.argv[1].split(",")]
 for mode in [int(m, 0) for m in sys.argv[2].split(",")]:
     assert libm.fesetround(mode) == 0
+    before = [libm.rint(v) for v in (0.5, 1.5, -0.5)]
     again = [dispatch.encode(x, t).tobytes() for t in sys.argv[1].split(",")]
-    assert libm.fegetround() == mode
+    assert [libm.rint(v) for v in (0.5, 1.5, -0.5)] == before, "the mode was not put back"
     libm.fesetround(0)
     assert again == plain, mode
 print("same")
