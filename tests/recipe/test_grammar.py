@@ -168,7 +168,25 @@ def test_options_of_roles_are_rules_too() -> None:
         role_rule("attn", "q8_0")
 
 
-_WORDS = r"blk \. attn_v = , ' # --custom-q custom= $( q4_K iq ( {1, } \ (?= = =q4_K".split()
+_WORDS = [
+    "blk",
+    "\\.",
+    "attn_v",
+    "=",
+    ",",
+    "'",
+    "#",
+    "--custom-q",
+    "custom=",
+    "$(",
+    "q4_K",
+    "iq",
+    "(",
+    "{1,",
+    "}",
+    "\\",
+    "(?=",
+]
 _ODD = ['"', " ", "\n", "--tensor-type ", "\u201c", "\udc80", "\x00"]
 _LINES = st.lists(st.sampled_from([*_WORDS, *_ODD]), max_size=14).map("".join)
 
