@@ -212,6 +212,6 @@ def _main_mixers(stack: Stack) -> set[str]:
     return {k for name, _, kinds in aspects_of(stack) if name == "mixer" for k in kinds[: stack.n - stack.x]}
 
 
-def _vision_inputs(stack: Stack) -> set[int]:
+def _vision_inputs(stack: Stack) -> set[int | float]:
     mapping = stack.keys.get("deepstack_mapping")
-    return {int(value) for value in mapping if value >= 0} if isinstance(mapping, tuple) else set()
+    return {value for value in mapping if value >= 0} if isinstance(mapping, tuple) else set()
