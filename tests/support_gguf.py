@@ -18,6 +18,19 @@ Tensor = tuple[str, Sequence[int], int, bytes]
 CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
+#: Source of ``peak()``: the most bytes of memory its process had. On Linux not from getrusage, where a child
+#: starts with the peak of its parent.
+PEAK = """
+def peak():
+    import resource, sys
+    from pathlib import Path
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+"""
+
+
 def text(value: str | bytes) -> bytes:
     """A string as the file holds it: length and bytes."""
     raw = value.encode() if isinstance(value, str) else value
@@ -103,3 +116,22 @@ def write_shards(folder: Path, stem: str, shards: Sequence[Sequence[Tensor]]) ->
         path.write_bytes(gguf([*kv, *split_keys(i, len(shards), total)], tensors))
         paths.append(path)
     return paths
+
+
+def big_header(path: Path, n_tensors: int = 1000, n_tokens: int = 256_000, n_merges: int = 280_000) -> None:
+    """A file as big models have it, with a long vocabulary; its tensors are a hole, so that it takes no room."""
+    kv = [
+        ("general.architecture", string("llama")),
+        ("llama.block_count", u32(n_tensors // 10)),
+        ("tokenizer.ggml.tokens", array(8, [f"token{i:06d}" for i in range(n_tokens)])),
+        ("tokenizer.ggml.scores", array(6, [float(-i) for i in range(n_tokens)])),
+        ("tokenizer.ggml.token_type", array(5, [1] * n_tokens)),
+        ("tokenizer.ggml.merges", array(8, [f"to{i % 997} ken{i}" for i in range(n_merges)])),
+    ]
+    size = 4096 * 2304
+    head = b"GGUF" + struct.pack("<Iqq", 3, n_tensors, len(kv)) + b"".join(pair(k, v) for k, v in kv)
+    names = [f"blk.{i // 10}.ffn_{i % 10}.weight" for i in range(n_tensors)]
+    head += b"".join(record(name, [4096, 4096], 12, i * size) for i, name in enumerate(names))
+    with path.open("wb") as file:
+        file.write(pad(head, 32))
+        file.truncate(file.tell() + n_tensors * size)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gguftool.errors import GGUFToolError
+from gguftool.errors import GGUFToolError, PlanError
 
 #: Name: (module whose ``command`` it is, the line that ``--help`` shows for it).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -63,7 +63,8 @@ class Commands(click.Group):
         try:
             return super().main(args, *rest, **more)
         except GGUFToolError as trouble:
-            _complain(str(trouble))
+            for line in trouble.problems if isinstance(trouble, PlanError) else [str(trouble)]:
+                _complain(line)
             sys.exit(trouble.exit_code)
         except OSError as trouble:
             where = f"{trouble.filename}: " if trouble.filename is not None else ""
@@ -71,9 +72,10 @@ class Commands(click.Group):
             sys.exit(1)
 
 
-def _complain(text: str) -> None:
-    for line in text.splitlines() or [""]:
-        click.echo(f"gguftool: {line}", err=True)
+def _complain(line: str) -> None:
+    from gguftool.show.tables import printable
+
+    click.echo(f"gguftool: {printable(line)}", err=True)
 
 
 def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,8 @@ def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Bina
 
     FileExistsError if ``path`` is there and ``overwrite`` is not set.
     """
+    import tempfile  # slow to import, and readers do not need it
+
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(17, "the output exists already", str(target))

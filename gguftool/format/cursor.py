@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 
@@ -9,7 +10,14 @@ from gguftool.errors import FormatError
 
 _BLOCK = 1 << 20
 _MAX_STRING = 1 << 30
+#: The way out where nothing better can be said.
+CUT_OFF = "the file is damaged or cut off, get it anew"
 _U64 = struct.Struct("<Q")
+
+
+def shown(name: str) -> str:
+    """A name out of a file as an error message may show it: quoted, on one line, not endless."""
+    return repr(name if len(name) <= 100 else name[:97] + "...")
 
 
 class Cursor:
@@ -35,7 +43,8 @@ class Cursor:
     def _fill(self, end: int) -> None:
         while len(self._buffer) < end:
             have = len(self._buffer)
-            chunk = os.pread(self._fd, max(_BLOCK, have, end - have), have)
+            # Magic and version alone first: of a file that is not ours nothing else is read.
+            chunk = os.pread(self._fd, max(_BLOCK if have >= 8 else 0, end - have), have)
             if not chunk:
                 raise FormatError(self.path, f"the file got shorter while it was read, from {self.size} bytes", have)
             self._buffer += chunk
@@ -59,26 +68,42 @@ class Cursor:
         start = self.pos
         (n,) = self.unpack(_U64, f"the length of {what}")
         if n > _MAX_STRING or n > self.size - self.pos:
-            raise self.fail(f"{what} claims {n} bytes, {self.size - self.pos} are left: the file is damaged", start)
+            raise self.fail(f"{what} claims {n} bytes, {self.size - self.pos} are left: {CUT_OFF}", start)
         return self.take(n, what)
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Walk over an array of strings, looking at their lengths only."""
-        at, size, unpack = self.pos, self.size, _U64.unpack_from
-        buffer, end = self._buffer, len(self._buffer)
+        """Walk over an array of strings, looking at their lengths only.
+
+        Half a million times for a big vocabulary, hence so terse: the checks are made only where the buffer ends, which
+        is where a wrong length leads to.
+        """
+        at, unpack, buffer = self.pos, _U64.unpack_from, self._buffer
+        last = len(buffer) - 8
         for i in range(count):
-            if at + 8 > end:
-                if at + 8 > size:
-                    raise self.fail(f"string {i} of {count} of {what} lies beyond the end of the file", at)
-                self._fill(at + 8)
-                end = len(buffer)
-            (n,) = unpack(buffer, at)
-            at += 8 + n
-            if n > _MAX_STRING or at > size:
-                raise self.fail(f"string {i} of {what} claims {n} bytes: the file is damaged or cut off", at - 8 - n)
+            if at > last:
+                self._more(at, i, count, what)
+                last = len(buffer) - 8
+            at += 8 + unpack(buffer, at)[0]
+        if at > self.size:
+            raise self.fail(f"string {count - 1} of {what} goes beyond the end of the file at {self.size}: {CUT_OFF}")
         self.pos = at
+
+    def _more(self, at: int, i: int, count: int, what: str) -> None:
+        """Fill the buffer for string i at ``at``, which may be anywhere if the length before it is wrong."""
+        if at + 8 > self.size:
+            raise self.fail(f"string {i} of the {count} of {what} lies beyond the end of the file: {CUT_OFF}")
+        if at - len(self._buffer) > _MAX_STRING:
+            raise self.fail(f"string {i - 1} of {what} claims more than {_MAX_STRING} bytes: {CUT_OFF}")
+        self._fill(at + 8)
 
     def since(self, start: int) -> bytes:
         """The bytes from ``start`` to here."""
         self._fill(self.pos)
-        return bytes(memoryview(self._buffer)[start : self.pos])
+        with memoryview(self._buffer) as view:
+            return bytes(view[start : self.pos])
+
+    def sha256(self) -> str:
+        """The hash, in hex, of all bytes from the start of the file to here."""
+        self._fill(self.pos)
+        with memoryview(self._buffer) as view:
+            return hashlib.sha256(view[: self.pos]).hexdigest()

@@ -6,19 +6,19 @@ and every tensor's end against the size of the file. What passes here is valid; 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguftool.errors import CodecError, FormatError
-from gguftool.format.cursor import Cursor
+from gguftool.format.cursor import CUT_OFF, Cursor, shown
+from gguftool.format.layout import DEFAULT_ALIGNMENT, MAGIC, padded
 from gguftool.format.metadata import SIZES, Metadata, MetaValue, ValueType
 from gguftool.format.quanttypes import BY_ID, RETIRED_IDS, QuantType, unknown_type
-from gguftool.format.writer import MAGIC, padded
 
 _COUNTS = struct.Struct("<qq")
 _U32 = struct.Struct("<I")
@@ -27,6 +27,16 @@ _ARRAY = struct.Struct("<iQ")
 _TAIL = struct.Struct("<iQ")
 _KV_MIN, _TENSOR_MIN = 8 + 1 + 4 + 1, 8 + 4 + 4 + 8
 _MAX_NAME = 63
+_KNOWN_STARTS = {
+    bytes(4): ", as what llama-quantize leaves when it is interrupted: make it anew",
+    b"tjgg": ", a GGML file of 2023: convert the original model to GGUF",
+    b"fmgg": ", a GGML file of 2023: convert the original model to GGUF",
+    b"lmgg": ", a GGML file of 2023: convert the original model to GGUF",
+    b"PK\x03\x04": ", a zip file or a PyTorch checkpoint: convert it to GGUF first",
+    b"vers": ", a Git LFS pointer: fetch the file itself with `git lfs pull`",
+}
+#: Types that ik_llama.cpp makes while it runs.
+_MEMORY_ONLY = frozenset({97, 98, 99, 136, 147, 148, 149, 150})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,10 @@ class Header:
 
 def read_header(fd: int, path: Path, shard: int = 0) -> Header:
     """The validated header of an open file; FormatError says what is wrong and where."""
-    stat = os.fstat(fd)
-    cursor = Cursor(fd, str(path), stat.st_size)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(path, "this is no regular file: a model must lie on a disk")
+    cursor = Cursor(fd, str(path), status.st_size)
     version = _magic_and_version(cursor)
     n_tensors, n_kv = _counts(cursor)
     metadata = Metadata(dict(_pairs(cursor, n_kv)))
@@ -78,8 +90,8 @@ def read_header(fd: int, path: Path, shard: int = 0) -> Header:
     if n_tensors and start > cursor.size:
         raise cursor.fail(f"the file ends before its data section at {start}: is the download complete?")
     tensors = tuple(_placed(cursor, records, alignment, start, shard))
-    digest = hashlib.sha256(cursor.since(0)).hexdigest()
-    return Header(path, stat.st_size, stat.st_mtime_ns, version, metadata, tensors, alignment, start, digest)
+    digest = cursor.sha256()
+    return Header(path, status.st_size, status.st_mtime_ns, version, metadata, tensors, alignment, start, digest)
 
 
 def _magic_and_version(cursor: Cursor) -> int:
@@ -87,7 +99,7 @@ def _magic_and_version(cursor: Cursor) -> int:
         raise cursor.fail("the file is empty")
     magic = cursor.take(min(4, cursor.size), "the magic")
     if magic != MAGIC:
-        raise cursor.fail(f"this is no GGUF file: it starts with {magic!r}, not {MAGIC!r}", 0)
+        raise cursor.fail(f"this is no GGUF file: it starts with {magic!r}{_KNOWN_STARTS.get(magic, '')}", 0)
     (version,) = cursor.unpack(_U32, "the version")
     if version and version & 0xFFFF == 0:
         raise cursor.fail("big-endian GGUF, not supported: convert it to little-endian first", 4)
@@ -102,8 +114,7 @@ def _counts(cursor: Cursor) -> tuple[int, int]:
     left = cursor.size - cursor.pos
     if n_tensors < 0 or n_kv < 0 or n_kv * _KV_MIN + n_tensors * _TENSOR_MIN > left:
         raise cursor.fail(
-            f"{n_kv} metadata keys and {n_tensors} tensors cannot lie in the {left} bytes that are left: "
-            "the file is damaged or cut off",
+            f"{n_kv} metadata keys and {n_tensors} tensors cannot lie in the {left} bytes that are left: {CUT_OFF}",
             at,
         )
     return n_tensors, n_kv
@@ -115,52 +126,54 @@ def _pairs(cursor: Cursor, count: int) -> Iterator[tuple[str, MetaValue]]:
         at = cursor.pos
         key = cursor.string(f"the key of metadata entry {i}").decode("utf-8", "surrogateescape")
         if not key:
-            raise cursor.fail(f"metadata entry {i} has an empty key", at)
+            raise cursor.fail(f"metadata entry {i} has an empty key: {CUT_OFF}", at)
         if key in seen:
-            raise cursor.fail(f"metadata key '{key}' is there twice", at)
+            raise cursor.fail(f"metadata key {shown(key)} is there twice: convert the model anew", at)
         seen.add(key)
         yield key, _value(cursor, key)
 
 
 def _value(cursor: Cursor, key: str) -> MetaValue:
     at = cursor.pos
-    (number,) = cursor.unpack(_I32, f"the type of '{key}'")
+    (number,) = cursor.unpack(_I32, f"the type of {shown(key)}")
     kind = _value_type(cursor, number, key, at)
     start = cursor.pos
     if kind is ValueType.STRING:
-        cursor.string(f"the value of '{key}'")
+        cursor.string(f"the value of {shown(key)}")
         return MetaValue(kind, cursor.since(start))
     if kind is not ValueType.ARRAY:
-        return MetaValue(kind, cursor.take(SIZES[kind], f"the value of '{key}'"))
-    number, count = cursor.unpack(_ARRAY, f"the array '{key}'")
+        return MetaValue(kind, cursor.take(SIZES[kind], f"the value of {shown(key)}"))
+    number, count = cursor.unpack(_ARRAY, f"the array {shown(key)}")
     element = _value_type(cursor, number, key, start)
     if element is ValueType.ARRAY:
-        raise cursor.fail(f"'{key}' is an array of arrays, which GGUF readers refuse", start)
+        raise cursor.fail(f"{shown(key)} is an array of arrays, which no program reads: convert the model anew", start)
     size, left = SIZES.get(element, 8), cursor.size - cursor.pos
     if count > 1 << 30 or count * size > left:
-        raise cursor.fail(f"array '{key}' claims {count} elements, {left} bytes are left: the file is damaged", start)
+        raise cursor.fail(f"array {shown(key)} claims {count} elements, {left} bytes are left: {CUT_OFF}", start)
     if element is ValueType.STRING:
-        cursor.skip_strings(count, f"'{key}'")
+        cursor.skip_strings(count, f"{shown(key)}")
     else:
-        cursor.need(count * size, f"array '{key}'")
+        cursor.need(count * size, f"array {shown(key)}")
         cursor.pos += count * size
     return MetaValue(kind, cursor.since(start), element, count)
 
 
 def _value_type(cursor: Cursor, number: int, key: str, at: int) -> ValueType:
     if not 0 <= number <= 12:
-        raise cursor.fail(f"'{key}' has value type {number}; GGUF knows 0 to 12: the file is damaged", at)
+        raise cursor.fail(f"{shown(key)} has value type {number}; GGUF knows 0 to 12: {CUT_OFF}", at)
     return ValueType(number)
 
 
 def _alignment(cursor: Cursor, metadata: Metadata) -> int:
     if "general.alignment" not in metadata:
-        return 32
+        return DEFAULT_ALIGNMENT
     entry = metadata.entry("general.alignment")
     value = entry.value
     if entry.type is not ValueType.U32 or value < 1 or value & (value - 1):
         raise FormatError(
-            cursor.path, f"general.alignment is {value!r} ({entry.type.name.lower()}), not a power of two as u32"
+            cursor.path,
+            f"general.alignment is {value!r} ({entry.type.name.lower()}), not a power of two as u32: "
+            "convert the model anew",
         )
     return int(value)
 
@@ -173,24 +186,32 @@ def _records(cursor: Cursor, count: int) -> Iterator[tuple[int, TensorInfo]]:
         raw = cursor.string(f"the name of tensor {i}")
         name = raw.decode("utf-8", "surrogateescape")
         if len(raw) > _MAX_NAME:
-            raise cursor.fail(f"the name of tensor {i} has {len(raw)} bytes, {_MAX_NAME} are allowed", at)
+            raise cursor.fail(
+                f"the name of tensor {i} has {len(raw)} bytes, {_MAX_NAME} are allowed: convert the model anew", at
+            )
         if name in seen:
-            raise cursor.fail(f"tensor '{name}' is there twice", at)
+            raise cursor.fail(f"tensor {shown(name)} is there twice: convert the model anew", at)
         seen.add(name)
-        (n_dims,) = cursor.unpack(_U32, f"tensor '{name}'")
+        (n_dims,) = cursor.unpack(_U32, f"tensor {shown(name)}")
         if n_dims > 4:
-            raise cursor.fail(f"tensor '{name}' has {n_dims} dimensions, at most 4 are allowed", at)
-        ne = cursor.unpack(struct.Struct(f"<{n_dims}q"), f"the shape of tensor '{name}'")
-        number, offset = cursor.unpack(_TAIL, f"tensor '{name}'")
+            raise cursor.fail(f"tensor {shown(name)} has {n_dims} dimensions, at most 4 are allowed: {CUT_OFF}", at)
+        ne = cursor.unpack(struct.Struct(f"<{n_dims}q"), f"the shape of tensor {shown(name)}")
+        number, offset = cursor.unpack(_TAIL, f"tensor {shown(name)}")
         yield at, _sized(cursor, at, name, ne, number, offset)
 
 
 def _sized(cursor: Cursor, at: int, name: str, ne: tuple[int, ...], number: int, offset: int) -> TensorInfo:
     if any(n < 0 for n in ne) or math.prod(ne) >= 1 << 63:
-        raise cursor.fail(f"tensor '{name}' has the impossible shape {list(ne)}", at)
+        raise cursor.fail(f"tensor {shown(name)} has the impossible shape {list(ne)}: {CUT_OFF}", at)
     if number < 0 or number in RETIRED_IDS:
         was = f" (once {RETIRED_IDS[number]})" if number in RETIRED_IDS else ""
-        raise cursor.fail(f"tensor '{name}' has type {number}{was}, which no program reads today", at)
+        raise cursor.fail(
+            f"tensor {shown(name)} has type {number}{was}, which no program reads today: convert the model anew", at
+        )
+    if number in _MEMORY_ONLY:
+        raise cursor.fail(
+            f"tensor {shown(name)} has type {BY_ID[number].name}, which exists in memory only: {CUT_OFF}", at
+        )
     shape = list(reversed(ne)) or [1]
     while len(shape) > 1 and shape[0] == 1:
         del shape[0]
@@ -198,9 +219,15 @@ def _sized(cursor: Cursor, at: int, name: str, ne: tuple[int, ...], number: int,
     try:
         nbytes = type.nbytes(shape)
     except CodecError as error:
-        raise cursor.fail(f"tensor '{name}': {error}", at) from None
-    if type.rows_interleaved > 1 and len(shape) > 1 and shape[-2] % type.rows_interleaved:
-        raise cursor.fail(f"tensor '{name}' has {shape[-2]} rows, {type.name} weaves {type.rows_interleaved}", at)
+        raise cursor.fail(
+            f"tensor {shown(name)} of shape {shape}: {error.args[0].partition(';')[0]}: {CUT_OFF}", at
+        ) from None
+    rows = shape[-2] if len(shape) > 1 else 1
+    if rows % type.rows_interleaved:
+        raise cursor.fail(
+            f"tensor {shown(name)} has {rows} rows, but {type.name} weaves {type.rows_interleaved} together: {CUT_OFF}",
+            at,
+        )
     return TensorInfo(name, tuple(shape), type, 0, offset, nbytes, type.kind != "unknown")
 
 
@@ -213,19 +240,22 @@ def _placed(
     for i, (at, tensor) in enumerate(records):
         offset = tensor.offset
         if expected is not None and offset != expected:
-            raise cursor.fail(f"tensor '{tensor.name}' has offset {offset}, {expected} is expected: damaged file", at)
+            raise cursor.fail(f"tensor {shown(tensor.name)} has offset {offset}, {expected} is expected: {CUT_OFF}", at)
         if expected is None and (offset <= last or offset % alignment):
             raise cursor.fail(
-                f"tensor '{tensor.name}' has offset {offset}, no multiple of {alignment} above {last}", at
+                f"tensor {shown(tensor.name)} has offset {offset}, no multiple of {alignment} above {last}: {CUT_OFF}",
+                at,
             )
         if not tensor.exact:
             end = records[i + 1][1].offset if i + 1 < len(records) else cursor.size - start
             tensor = replace(tensor, nbytes=max(0, end - offset))
+            if tensor.n_elements and end == offset and i + 1 == len(records):
+                raise cursor.fail(f"tensor {shown(tensor.name)} has no bytes: is the download complete?", at)
         if start + offset + tensor.nbytes > cursor.size:
-            raise FormatError(
-                cursor.path,
-                f"tensor '{tensor.name}' ends at byte {start + offset + tensor.nbytes} but the file has {cursor.size}: "
+            raise cursor.fail(
+                f"tensor {shown(tensor.name)} ends at byte {start + offset + tensor.nbytes} but the file has {cursor.size}: "
                 "is the download complete?",
+                at,
             )
         last = offset
         expected = offset + padded(tensor.nbytes, alignment) if tensor.exact else None

@@ -66,10 +66,16 @@ class MetaValue:
             return self.raw[8:].decode("utf-8", "surrogateescape")
         if self.type is not ValueType.ARRAY:
             return struct.unpack("<" + CODES[self.type], self.raw)[0]
-        assert self.element_type is not None and self.count is not None
+        return self.head(self.count or 0)
+
+    def head(self, n: int) -> list[Any]:
+        """The first ``n`` elements of an array, decoded; the rest is not looked at. UsageError for anything else."""
+        if self.element_type is None or self.count is None:
+            raise UsageError(f"a value of type {self.type.name.lower()} has no elements")
+        n = min(n, self.count)
         if self.element_type is ValueType.STRING:
-            return _strings(self.raw, self.count)
-        return list(struct.unpack_from(f"<{self.count}{CODES[self.element_type]}", self.raw, 12))
+            return _strings(self.raw, n)
+        return list(struct.unpack_from(f"<{n}{CODES[self.element_type]}", self.raw, 12))
 
     @classmethod
     def of(cls, value: Any, type: ValueType, element_type: ValueType | None = None) -> MetaValue:

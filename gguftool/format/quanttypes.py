@@ -10,7 +10,6 @@ K, as both projects do; everything else is lower case.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,6 +183,8 @@ def type_by_name(name: str) -> QuantType:
     """The type of that name, in any case; UnknownTypeError names the nearest ones."""
     found = _BY_NAME.get(name.strip().lower())
     if found is None:
+        import difflib  # costs as much as the rest of the reader, and is for mistakes only
+
         near = difflib.get_close_matches(name.lower(), list(_BY_NAME), n=3)
         hint = f"did you mean {', '.join(_BY_NAME[n].name for n in near)}?" if near else "`gguftool types` lists them"
         raise UnknownTypeError(f"unknown tensor type '{name}': {hint}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from gguftool.errors import FormatError
+from gguftool.format.cursor import shown
 from gguftool.format.header import Header, TensorInfo, read_header
-from gguftool.format.metadata import Metadata
+from gguftool.format.metadata import Metadata, ValueType
 from gguftool.format.names import parse_shard_name, shard_path
 
 __all__ = ["Model", "Shard", "TensorInfo", "open_model"]
+
+_SPLIT_TYPES = {"split.no": ValueType.U16, "split.count": ValueType.U16, "split.tensors.count": ValueType.I32}
+_MIXED = "the shards are of different sets or damaged, get them anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Model:
             raise ValueError(f"bytes {offset}..{offset + len(view)} of '{tensor.name}', which has {tensor.nbytes}")
         at = tensor.offset + offset
         while view:
-            n = os.preadv(self._fds[tensor.shard], [view], at)
+            n = _read_at(self._fds[tensor.shard], view, at)
             if n == 0:
                 path = self.shards[tensor.shard].path
                 raise FormatError(path, f"the file got shorter while tensor '{tensor.name}' was read", at)
@@ -89,6 +92,14 @@ class Model:
         return f"Model({str(self.path)!r}, {self.architecture}, {len(self.tensors)} tensors)"
 
 
+def _read_at(fd: int, view: memoryview, at: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], at)
+    data = os.pread(fd, len(view), at)  # macOS before 11
+    view[: len(data)] = data
+    return len(data)
+
+
 def open_model(path: str | Path, *, single_shard: bool = False) -> Model:
     """The model in that file, or in the set of files that it is a shard of; FormatError if anything is wrong.
 
@@ -97,11 +108,11 @@ def open_model(path: str | Path, *, single_shard: bool = False) -> Model:
     path = Path(path)
     fds: list[int] = []
     try:
-        first = _open(path, 0, fds)
-        count = _split_number(first, "split.count") or 1
-        if single_shard or count < 2:
-            return Model(path, [first], fds)
-        headers = _set(path, first, count, fds)
+        headers = [_open(path, 0, fds)]
+        count = 1 if single_shard else _set_size(headers[0])
+        if count > 1:
+            os.close(fds.pop())
+            headers = _set(path, count, fds)
         return Model(path, headers, fds)
     except BaseException:
         while fds:
@@ -110,59 +121,67 @@ def open_model(path: str | Path, *, single_shard: bool = False) -> Model:
 
 
 def _open(path: Path, shard: int, fds: list[int]) -> Header:
-    if path.is_dir():
-        raise IsADirectoryError(21, "is a folder, not a GGUF file", str(path))
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    fds.append(fd)
-    return read_header(fd, path, shard)
+    # A named pipe would keep a plain open waiting for ever.
+    fds.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    return read_header(fds[-1], path, shard)
 
 
-def _split_number(header: Header, key: str) -> int | None:
+def _set_size(header: Header) -> int:
+    """The number of files that the model is in; 0, 1 and no count at all mean that it is not split."""
+    if "split.count" not in header.metadata or header.metadata["split.count"] in (0, 1):
+        return 1
+    return _split_number(header, "split.count")
+
+
+def _split_number(header: Header, key: str) -> int:
+    """The value of a key of a shard; upstream demands the exact type, so do we."""
     if key not in header.metadata:
-        return None
-    value = header.metadata[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise FormatError(header.path, f"{key} is {value!r}, not a count")
-    return value
+        raise FormatError(header.path, f"a shard, but {key} is missing: split the model anew")
+    entry = header.metadata.entry(key)
+    if entry.type is not _SPLIT_TYPES[key]:
+        found, wanted = entry.type.name.lower(), _SPLIT_TYPES[key].name.lower()
+        raise FormatError(header.path, f"{key} is stored as {found}, {wanted} is expected: split the model anew")
+    return int(entry.value)
 
 
-def _set(path: Path, named: Header, count: int, fds: list[int]) -> list[Header]:
+def _set(path: Path, count: int, fds: list[int]) -> list[Header]:
     """The headers of all shards, in order, checked against each other."""
     parsed = parse_shard_name(path)
     if parsed is None or parsed[2] != count:
         raise FormatError(
             path,
-            f"split.count says {count} files, but the name does not end in -00001-of-{count:05d}.gguf: "
+            f"split.count says {count} files, but the name does not end in -00001-of-{count:05d}.gguf or the like: "
             "give the shards their original names back",
         )
-    while fds:
-        os.close(fds.pop())
-    headers = []
-    for i in range(count):
-        member = shard_path(parsed[0], i, count)
-        if not member.exists():
-            raise FormatError(member, f"shard {i + 1} of {count} is missing: all shards must lie in one folder")
-        headers.append(_open(member, i, fds))
+    members = [shard_path(parsed[0], i, count) for i in range(count)]
+    missing = [member.name for member in members if not member.exists()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise FormatError(
+            path,
+            f"of the {count} shards {', '.join(missing[:3])}{more} cannot be found: put all of them into one folder",
+        )
+    headers = [_open(member, i, fds) for i, member in enumerate(members)]
     _check_set(headers)
     return headers
 
 
 def _check_set(headers: list[Header]) -> None:
-    seen: dict[str, Path] = {}
-    check: Callable[[Header, str, int], None] = _expect
-    for i, header in enumerate(headers):
-        check(header, "split.no", i)
-        check(header, "split.count", len(headers))
-        for tensor in header.tensors:
-            if tensor.name in seen:
-                raise FormatError(header.path, f"tensor '{tensor.name}' is in {seen[tensor.name].name} as well")
-            seen[tensor.name] = header.path
     total = _split_number(headers[0], "split.tensors.count")
-    if total is not None and total != len(seen):
-        raise FormatError(headers[0].path, f"split.tensors.count says {total} tensors, the shards hold {len(seen)}")
-
-
-def _expect(header: Header, key: str, value: int) -> None:
-    if _split_number(header, key) != value:
-        found = _split_number(header, key)
-        raise FormatError(header.path, f"{key} is {found}, {value} is expected: the shards are of different sets")
+    homes: dict[str, Path] = {}
+    for i, header in enumerate(headers):
+        for key, value in (("split.no", i), ("split.count", len(headers)), ("split.tensors.count", total)):
+            found = _split_number(header, key)
+            if found != value:
+                raise FormatError(header.path, f"{key} is {found}, {value} is expected: {_MIXED}")
+        if i and not header.tensors:
+            raise FormatError(header.path, "a shard without tensors, which only the first may be: split the model anew")
+        for tensor in header.tensors:
+            if tensor.name in homes:
+                other = homes[tensor.name].name
+                raise FormatError(header.path, f"tensor {shown(tensor.name)} is in {other} as well: {_MIXED}")
+            homes[tensor.name] = header.path
+    if total != len(homes):
+        raise FormatError(
+            headers[0].path, f"split.tensors.count says {total} tensors, the shards hold {len(homes)}: {_MIXED}"
+        )

@@ -8,25 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gguftool.format.atomic import atomic_output
+from gguftool.format.layout import MAGIC, VERSION, padded, tensor_offsets
 from gguftool.format.metadata import Metadata
 from gguftool.format.quanttypes import QuantType
 
-MAGIC = b"GGUF"
-VERSION = 3
-
-
-def padded(n: int, alignment: int) -> int:
-    """``n`` rounded up to a multiple of the alignment."""
-    return -(-n // alignment) * alignment
-
-
-def tensor_offsets(sizes: Sequence[int], alignment: int) -> tuple[list[int], int]:
-    """Offsets within the data section of tensors of these sizes, and the size of the section, last padding included."""
-    offsets, at = [], 0
-    for size in sizes:
-        offsets.append(at)
-        at += padded(size, alignment)
-    return offsets, at
+__all__ = ["encode_header", "padded", "tensor_offsets", "write_gguf"]
 
 
 def encode_header(

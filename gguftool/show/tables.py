@@ -55,6 +55,27 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clean)
 
 
+def size_text(nbytes: int) -> str:
+    """Bytes for people: 512 B, 3.25 KiB, 22.02 MiB, 12.069 GiB."""
+    if nbytes < 1 << 10:
+        return f"{nbytes} B"
+    for shift, unit in ((10, "KiB"), (20, "MiB")):
+        if nbytes < 1 << (shift + 10):
+            return f"{nbytes / (1 << shift):.2f} {unit}"
+    return f"{nbytes / (1 << 30):.3f} GiB"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in ascending order for people: 0-3,7,10-11."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
 def _cell(column: Column, value: Any) -> str:
     if _missing(value):
         return "-"
