@@ -24,22 +24,20 @@ def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Bina
 
     FileExistsError if ``path`` is there and ``overwrite`` is not set.
     """
-    import tempfile  # slow to import, and readers do not need it
-
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(21, "the output is a folder", str(target))
     if target.exists() and not overwrite:
         raise FileExistsError(17, "the output exists already", str(target))
-    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.tmp")
+    file = temporary.open("xb")
     try:
-        with os.fdopen(fd, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
+        temporary.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)

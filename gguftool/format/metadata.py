@@ -87,14 +87,17 @@ class MetaValue:
                 raise UsageError("an array in metadata needs an element type that is no array")
             body = b"".join(_encode(v, element_type) for v in value)
             return cls(type, struct.pack("<iQ", element_type, len(value)) + body, element_type, len(value))
-        except (struct.error, TypeError, AttributeError) as error:
-            raise UsageError(f"{value!r} cannot be stored as {type.name.lower()}: {error}") from error
+        except (struct.error, TypeError, AttributeError, OverflowError, ValueError) as error:
+            what = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+            raise UsageError(f"{what} cannot be stored as {type.name.lower()}: {error}") from error
 
 
 def _encode(value: Any, type: ValueType) -> bytes:
     if type is ValueType.STRING:
         raw = value.encode("utf-8", "surrogateescape")
         return struct.pack("<Q", len(raw)) + bytes(raw)
+    if isinstance(value, bool) is not (type is ValueType.BOOL):
+        raise TypeError("true and false are of type bool, and of no other")
     return struct.pack("<" + CODES[type], value)
 
 

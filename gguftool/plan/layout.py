@@ -31,7 +31,7 @@ def lay_out(plan: Plan) -> tuple[OutputFile, ...]:
     shards = [groups[shard] for shard in sorted(groups)] or [[]]
     files = []
     for no, numbers in enumerate(shards):
-        metadata = plan.metadata if no == 0 else Metadata.of([])
+        metadata = plan.metadata if no == 0 else _alignment_key(plan)
         if len(shards) > 1:
             metadata = metadata.replaced(_split_keys(no, len(shards), len(plan.moves)))
         files.append(_lay_out_file(metadata, numbers, [plan.moves[n] for n in numbers], plan.alignment))
@@ -44,6 +44,12 @@ def _lay_out_file(metadata: Metadata, numbers: Sequence[int], moves: Sequence[Mo
     header = encode_header(metadata, tensors, alignment)
     start = len(header)
     return OutputFile(header, tuple(numbers), tuple(start + offset for offset in offsets), start + data_size)
+
+
+def _alignment_key(plan: Plan) -> Metadata:
+    """What a further shard needs of the model's metadata: readers take 32 where this key is absent."""
+    key = "general.alignment"
+    return Metadata.of([(key, plan.metadata.entry(key))] if key in plan.metadata else [])
 
 
 def _split_keys(no: int, count: int, n_tensors: int) -> dict[str, MetaValue | None]:
