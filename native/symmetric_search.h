@@ -36,11 +36,11 @@ GT_INLINE vi vi_min(vi a, vi b) { return vi_select(a < b, a, b); }
 GT_INLINE vi vi_max(vi a, vi b) { return vi_select(a > b, a, b); }
 #endif
 
-/* Code of t, as a float. */
-GT_INLINE vf code_of(vf t, int low, int high) {
-    vi r = (vi)(t + GT_MAGIC);
-    return (vf)vi_min(vi_max(r, vi_set1(MAGIC_BITS + low)), vi_set1(MAGIC_BITS + high)) - GT_MAGIC;
+/* The nearest of low .. high to t, on top of GT_MAGIC; and as a float. */
+GT_INLINE vi code_bits(vf t, int low, int high) {
+    return vi_min(vi_max((vi)(t + GT_MAGIC), vi_set1(MAGIC_BITS + low)), vi_set1(MAGIC_BITS + high));
 }
+GT_INLINE vf code_of(vf t, int low, int high) { return (vf)code_bits(t, low, high) - GT_MAGIC; }
 
 /* out[i * LANES + j] = in[j * stride + i] for LANES rows of n elements, n a multiple of 4. */
 GT_INLINE void transpose(const float *in, int stride, int n, float *out) {
@@ -69,8 +69,7 @@ GT_INLINE void cut_far(float *x, int n) {
     for (int i = 0; i < n; i += VW) vf_store(x + i, vf_min(vf_max(vf_load(x + i), vf_set1(-FAR)), vf_set1(FAR)));
 }
 
-/* 2^k with k the exponent of a >= 0, but at least -26: smaller than that is nothing that a
- * scale could express. */
+/* 2^k with k the exponent of a >= 0, but at least -26: what is smaller, no scale can express. */
 GT_INLINE vf power_of_two_of(vf a) {
     vi bits = (vi)a & 0x7f800000;
     return (vf)vi_max(bits, vi_set1((127 - 26) << 23));
@@ -86,36 +85,59 @@ GT_INLINE vf round_to_f16(vf v) {
     return vf_min(vf_max(r, vf_set1(LEAST_SCALE)), vf_set1(LARGEST_SCALE));
 }
 
-/* sum w (t - l)^2 of n rows, t = x * inverse, for codes -levels .. levels-1 (plus) and -levels+1 .. levels (minus):
- * the latter are the mirrored codes of the scale of opposite sign. */
-GT_INLINE void errors_of_both(const float *x, const float *w, int n, vf inverse, int levels, vf *plus, vf *minus) {
-    vf p = {0}, m = {0};
+/* So many candidates go through the rows together: they share loads, and their latencies overlap. */
+#define SINGLES (VW == 16 ? 4 : 2)
+#define PAIRS 2
+#define EACH(many) _Pragma("GCC unroll 4") for (int u = 0; u < (many); ++u)
+
+/* For each candidate scale sum w (t - l)^2 over n rows, t = x * inverse, with codes -levels .. levels-1. */
+GT_INLINE void errors_of(const float *x, const float *w, int n, const vf inverse[SINGLES], int levels,
+                         vf plus[SINGLES]) {
+    vf p[SINGLES] = {{0}};
     for (int i = 0; i < n; ++i) {
-        vf t = vf_load(x + i * LANES) * inverse, weight = vf_load(w + i * LANES);
-        vf e = t - code_of(t, -levels, levels - 1), f = t - code_of(t, 1 - levels, levels);
-        p += (weight * e) * e;
-        m += (weight * f) * f;
+        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES);
+        EACH(SINGLES) {
+            vf t = v * inverse[u], e = t - code_of(t, -levels, levels - 1);
+            p[u] += (weight * e) * e;
+        }
     }
-    *plus = p;
-    *minus = m;
+    EACH(SINGLES) plus[u] = p[u];
+}
+
+/* The same, and with codes -levels+1 .. levels, which are the mirrored codes of the scale of opposite sign. */
+GT_INLINE void errors_of_both(const float *x, const float *w, int n, const vf inverse[PAIRS], int levels,
+                              vf plus[PAIRS], vf minus[PAIRS]) {
+    vf p[PAIRS] = {{0}}, m[PAIRS] = {{0}};
+    for (int i = 0; i < n; ++i) {
+        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES);
+        EACH(PAIRS) {
+            vf t = v * inverse[u];
+            vf e = t - code_of(t, -levels, levels - 1), f = t - code_of(t, 1 - levels, levels);
+            p[u] += (weight * e) * e;
+            m[u] += (weight * f) * f;
+        }
+    }
+    EACH(PAIRS) {
+        plus[u] = p[u];
+        minus[u] = m[u];
+    }
 }
 
 GT_INLINE vf error_of(const float *x, const float *w, int n, vf inverse, int levels) {
     vf p = {0};
     for (int i = 0; i < n; ++i) {
-        vf t = vf_load(x + i * LANES) * inverse, weight = vf_load(w + i * LANES);
-        vf e = t - code_of(t, -levels, levels - 1);
-        p += (weight * e) * e;
+        vf t = vf_load(x + i * LANES) * inverse, e = t - code_of(t, -levels, levels - 1);
+        p += (vf_load(w + i * LANES) * e) * e;
     }
     return p;
 }
 
-/* xl = sum w x l and ll = sum w l^2: the least-squares scale for these codes is xl / ll. */
+/* xl = sum w x l and ll = sum w l^2: the least-squares scale for these codes is xl / ll, and lowers the error by
+ * xl^2 / ll against zeros. */
 GT_INLINE void moments_of(const float *x, const float *w, int n, vf inverse, int levels, vf *xl, vf *ll) {
     vf a = {0}, b = {0};
     for (int i = 0; i < n; ++i) {
-        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES);
-        vf l = code_of(v * inverse, -levels, levels - 1), wl = weight * l;
+        vf v = vf_load(x + i * LANES), l = code_of(v * inverse, -levels, levels - 1), wl = vf_load(w + i * LANES) * l;
         a += wl * v;
         b += wl * l;
     }
@@ -133,10 +155,23 @@ GT_INLINE vf energy_of(const float *x, const float *w, int n) {
     return a;
 }
 
+/* The best candidate so far in a group of lanes; of equals, the first. */
+typedef struct {
+    vf score, s;
+} found;
+
+GT_INLINE void keep(found *best, vi wins, vf score, vf s) {
+    best->score = vf_select(wins, score, best->score);
+    best->s = vf_select(wins, s, best->s);
+}
+
+GT_INLINE vf sign_of(vf v) { return vf_select(v < vf_set1(0.0f), vf_set1(-1.0f), vf_set1(1.0f)); }
+
 /* 1 / s, and 0 where s is 0. */
 GT_INLINE vf inverse_of(vf s) {
     vi zero = s == vf_set1(0.0f);
-    return vf_select(zero, vf_set1(0.0f), vf_set1(1.0f) / vf_select(zero, vf_set1(1.0f), s));
+    vf r = vf_set1(1.0f) / vf_select(zero, vf_set1(1.0f), s);
+    return vf_select(zero, vf_set1(0.0f), r);
 }
 
 #endif
