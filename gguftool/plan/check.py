@@ -129,19 +129,27 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
             yield f"{target.name} needs an importance matrix ({_some(names)}): give one with --imatrix, or another type"
         else:
             yield f"{target.name} needs importances, and the imatrix has none for {_some(names)}: choose another type"
-    if facts.importances is None:
+    yield from _misfits(plan, facts.importances)
+
+
+def _misfits(plan: Plan, importances: Importances | None) -> Iterable[str]:
+    """One line for all entries that are not made for their tensors: the whole imatrix belongs to another model."""
+    if importances is None:
         return
+    shown = ""
+    names = []
     for move in plan.moves:
         for piece in move.pieces:
-            if piece.importance is None or move.copied:
-                continue
             source = piece.source
-            if not facts.importances.fits(piece.importance, source.n_matrices, source.n_cols):
-                n_mat, n_cols = facts.importances.source.shape(piece.importance)
-                yield (
-                    f"{move.name}: the imatrix has {n_mat} x {n_cols} values for {piece.importance} and the tensor has "
-                    f"{source.n_matrices} matrices of {source.n_cols} columns: it was made from another model"
-                )
+            if piece.importance is None or importances.fits(piece.importance, source.n_matrices, source.n_cols):
+                continue
+            names.append(move.name)
+            n_mat, n_cols = importances.source.shape(piece.importance)
+            theirs, ours = f"{n_mat} x {n_cols}", f"{source.n_matrices} x {source.n_cols}"
+            shown = shown or f"{theirs} values for {piece.importance}, whose tensor has {ours}"
+    if names:
+        more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
+        yield f"the imatrix was made from another model: {shown}{more}"
 
 
 def _space(plan: Plan, facts: Facts) -> Iterable[str]:

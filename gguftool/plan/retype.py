@@ -14,6 +14,9 @@ from gguftool.plan.moves import Move, Piece, Plan
 from gguftool.recipe.decide import Decision, Recipe, decide
 from gguftool.recipe.facts import TensorFacts, facts_of
 
+#: Where an importance vector of the wrong size is left aside instead of refused.
+EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
+
 
 class ImatrixNames(Protocol):
     """What a plan asks of an importance matrix: names and shapes, no values."""
@@ -97,6 +100,11 @@ def _with_importances(move: Move, importances: Importances, notes: dict[str, int
             pieces.append(piece)
             continue
         entry, note = found
+        source = piece.source
+        if source.name in EMBEDDINGS and not importances.fits(entry, source.n_matrices, source.n_cols):
+            pieces.append(piece)  # upstream does without it there, too
+            notes[f"the importances of {entry} are of another size and not used"] = 1
+            continue
         if note:
             notes[note] = notes.get(note, 0) + 1
         pieces.append(replace(piece, importance=entry))

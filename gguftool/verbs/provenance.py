@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from gguftool.codecs.dispatch import KERNELS_VERSION
 from gguftool.format.metadata import Metadata, MetaValue, ValueType
@@ -25,11 +25,8 @@ class ImatrixUse:
 
 
 def tool_version() -> str:
-    """The version of this package, or "unknown" where it runs without being installed."""
-    try:
-        return version("gguftool")
-    except PackageNotFoundError:
-        return "unknown"
+    """The version of this package, installed or not."""
+    return str(importlib.import_module("gguftool").__version__)
 
 
 def quantizer_edits(
