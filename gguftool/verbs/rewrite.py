@@ -194,12 +194,13 @@ def _planned(
         except PlanError as trouble:
             problems += trouble.problems
     recipe = request.recipe
+    if recipe is not None:
+        plan = plan.retype(recipe, importances)
     if recipe is None or recipe.file_type.number is None:
         plan = plan.with_metadata(copy_edits(plan.metadata, tuple(overrides)))
         if plan.dropped:
             plan = plan.with_metadata(our_edits(plan.metadata, (), plan.dropped, request.effort, None))
         return plan, problems
-    plan = plan.retype(recipe, importances)
     use = None
     if imatrix is not None and importances is not None and importances.names:
         use = ImatrixUse(str(request.imatrix), imatrix.datasets, len(importances.names), imatrix.chunk_count or 0)
