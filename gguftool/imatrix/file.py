@@ -111,6 +111,10 @@ class Imatrix:
         """Tokens that went through each matrix, int64 [n_mat]."""
         return self._slots[name].counts.copy()
 
+    def tokens(self, name: str) -> int | None:
+        """Tokens over all matrices of an entry; None in the older form, which keeps calls but not what each held."""
+        return int(self._slots[name].counts.sum()) if self.format == "gguf" else None
+
     def lookup(self, name: str) -> tuple[str, str | None] | None:
         """(entry, note) for a tensor: its own entry and None, or one that saw the same input; None without either."""
         return aliases.lookup(name, self._slots)
@@ -147,6 +151,14 @@ class Imatrix:
         found /= np.maximum(counts, 1)
         found *= counts > 0
         return found if matrix is None else found[0]
+
+    def raw_sums(self, name: str) -> npt.NDArray[np.float32]:
+        """Sums of squares in the file's own precision, float32 [n_mat, n_cols]."""
+        slot = self._slots[name]
+        found = self._pages.sums(slot, 0, slot.n_values)
+        with np.errstate(over="ignore"):
+            found = found * np.float32(slot.scale)
+        return found.reshape(slot.n_mat, slot.n_cols)
 
     def filtered(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Imatrix:
         """The same file with only the entries whose names contain one of ``include`` and none of ``exclude``."""
@@ -205,13 +217,13 @@ class Imatrix:
         """One row of statistics per entry (``statistics.TensorStatistics``), sorted by kind and layer."""
         from gguftool.imatrix.statistics import tensor_statistics
 
-        return _frame(tensor_statistics(self))
+        return _frame(tensor_statistics(self.with_experts(self.inferred_experts())))
 
     def layers(self) -> pd.DataFrame:
         """One row of statistics per layer (``statistics.LayerStatistics``)."""
         from gguftool.imatrix.statistics import layer_statistics, tensor_statistics
 
-        return _frame(layer_statistics(tensor_statistics(self)))
+        return _frame(layer_statistics(tensor_statistics(self.with_experts(self.inferred_experts()))))
 
     def close(self) -> None:
         """Closes the file, for the views made of it too."""
