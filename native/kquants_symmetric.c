@@ -27,21 +27,16 @@
 #define SUPER 256
 #define SUB 16
 
-/* Candidates for a sub-scale near the real value v: round(|v| * (from + k * step)) + low + k * gap, k < count, with the
- * sign of v or with both. */
+/* Candidates for a sub-scale near the real value v: round(|v|) + low + k, k < count, with the sign of v or with both. */
 typedef struct {
-    float from, step;
-    int low, gap, count, both;
+    int low, count, both;
 } window;
-
-#define SPREAD(from, to, count, both) {(from), ((to) - (from)) / ((count) - 1.0f), 0, 0, (count), (both)}
-#define NEXT_TO(low, count, both) {1.0f, 0.0f, (low), 1, (count), (both)}
 
 /* How far a search goes. The numbers were found by trying, on rows that are in no test. */
 typedef struct {
-    float headroom; /* the first d is this much more than what the largest weight needs with the largest codes */
-    window first;   /* around the scale that puts a sub-block's largest weight on -N */
-    window refine;  /* around the sub-blocks' least-squares scales, for every refitted d */
+    spread first;   /* around the scale that puts a sub-block's largest weight on -N */
+    float headroom; /* the first d is this much more than what the largest of the scales found needs */
+    window refine;  /* around the sub-blocks' least-squares scales, for the first and every refitted d */
     int refits;
     window around;  /* the same for further starts */
     int settles;    /* refits after each of them */
@@ -51,13 +46,13 @@ typedef struct {
 
 /* By effort. */
 static const plan Q3_K[3] = {
-    {1.06f, SPREAD(0.7f, 1.24f, 4, 1), NEXT_TO(0, 2, 1), 1, NEXT_TO(-2, 4, 1), 0, 1, 0.96f, 0.0f},
-    {1.04f, SPREAD(0.58f, 1.3f, 8, 1), NEXT_TO(0, 2, 1), 3, NEXT_TO(-3, 6, 1), 0, 5, 0.94f, 0.03f},
-    {1.04f, SPREAD(0.4f, 1.6f, 40, 1), NEXT_TO(-5, 10, 1), 4, NEXT_TO(-8, 16, 1), 2, 17, 0.88f, 0.015f}};
+    {SPREAD(0.79f, 1.37f, 4, 1), 1.0f, {-1, 2, 1}, 1, {0, 2, 1}, 0, 1, 1.03f, 0.0f},
+    {SPREAD(0.53f, 1.38f, 12, 1), 1.0f, {-2, 4, 1}, 5, {-1, 2, 1}, 0, 5, 0.94f, 0.03f},
+    {SPREAD(0.4f, 1.6f, 64, 1), 1.0f, {-5, 10, 1}, 5, {-8, 16, 1}, 2, 25, 0.82f, 0.015f}};
 static const plan Q6_K[3] = {
-    {1.24f, SPREAD(0.97f, 1.2f, 16, 0), NEXT_TO(-2, 4, 0), 0, NEXT_TO(-2, 4, 0), 0, 0, 0.0f, 0.0f},
-    {1.12f, SPREAD(0.85f, 1.22f, 32, 0), NEXT_TO(-4, 8, 0), 0, NEXT_TO(-6, 12, 0), 0, 2, 0.94f, 0.12f},
-    {1.14f, SPREAD(0.65f, 1.4f, 120, 0), NEXT_TO(-10, 20, 0), 2, NEXT_TO(-24, 48, 0), 1, 33, 0.84f, 0.01f}};
+    {SPREAD(0.92f, 1.18f, 8, 0), 1.0f, {-1, 4, 0}, 0, {0, 0, 0}, 0, 0, 0.0f, 0.0f},
+    {SPREAD(0.95f, 1.35f, 24, 0), 1.03f, {-2, 8, 0}, 0, {-7, 12, 0}, 0, 3, 0.98f, 0.02f},
+    {SPREAD(0.65f, 1.6f, 160, 0), 1.03f, {-10, 20, 0}, 2, {-24, 48, 0}, 1, 33, 0.84f, 0.01f}};
 
 /* A super-block on its side: row i holds element i of the sixteen sub-blocks. */
 typedef struct {
@@ -147,11 +142,23 @@ static float storable(float d, const tile *t) {
     return round_to_f16(vf_set1(d * t->power))[0] * (1.0f / t->power);
 }
 
+/* The least-squares scales of the sub-blocks after a search among real ones. */
+GT_INLINE void first_scales(const tile *t, const spread *range, int levels, float scales[LANES]) {
+    for (int o = 0; o < LANES; o += VW) {
+        const float *x = t->x + o, *w = t->w + o;
+        vf v = vf_load(t->largest + o) * (1.0f / (float)levels), xl, ll;
+        v = vf_select(v == vf_set1(0.0f), vf_set1(LEAST_SCALE), v);
+        found best = {vf_set1(HOPELESS), {0}};
+        best = search_spread(x, w, SUB, v, range, levels, best);
+        moments_of(x, w, SUB, vf_set1(1.0f) / best.s, levels, &xl, &ll);
+        vf_store(scales + o, xl * inverse_of(ll));
+    }
+}
+
 /* Candidate k of a window, in 1 .. limit. */
 GT_INLINE vf candidate(const window *win, int k, vf v, vf limit) {
     if (k >= win->count) k = win->count - 1;
-    vf c = vf_round(v * (win->from + (float)k * win->step)) + (float)(win->low + k * win->gap);
-    return vf_min(vf_max(c, vf_set1(1.0f)), limit);
+    return vf_min(vf_max(vf_round(v) + (float)(win->low + k), vf_set1(1.0f)), limit);
 }
 
 GT_INLINE found search_one_sign(const float *x, const float *w, vf d, vf v, vf sign, const window *win, int levels,
@@ -230,35 +237,35 @@ static void own_scales(const solution *s, float scales[LANES]) {
 }
 
 /* Searches at d, then at the least-squares d of what was found, and so on; the best of it all. */
-GT_INLINE void descend(const tile *t, float d, const float around[LANES], const window *first, const window *then,
-                       int refits, int levels, int top, solution *best) {
+GT_INLINE void descend(const tile *t, float d, const float around[LANES], const window *win, int refits, int levels,
+                       int top, solution *best) {
     solution now;
-    search(t, d, around, first, levels, top, &now);
+    search(t, d, around, win, levels, top, &now);
     if (now.error < best->error) *best = now;
     for (int r = 0; r < refits; ++r) {
         float own[LANES];
         d = refitted(&now, t);
         if (d == now.d || d == 0.0f) break;
         own_scales(&now, own);
-        search(t, d, own, then, levels, top, &now);
+        search(t, d, own, win, levels, top, &now);
         if (now.error < best->error) *best = now;
     }
 }
 
 /* d and the sub-scales of least error. */
 GT_INLINE void choose_scales(const tile *t, const plan *p, int levels, int top, solution *best) {
-    float around[LANES], largest = largest_of(t->largest);
-    for (int j = 0; j < LANES; ++j) around[j] = t->largest[j] * (1.0f / (float)levels);
-    float d = storable(largest * (p->headroom / (float)(levels * top)), t);
-    if (d * (float)(levels * top) < largest) /* a subnormal that was rounded down */
+    float around[LANES];
+    first_scales(t, &p->first, levels, around);
+    float largest = largest_of(around), d = storable(largest * (p->headroom / (float)top), t);
+    if (d * (float)top < largest * 0.99f) /* a subnormal that was rounded down */
         d = storable(d + LEAST_SCALE / t->power, t);
-    best->error = 0x1p100f;
-    descend(t, d, around, &p->first, &p->refine, p->refits, levels, top, best);
+    best->error = HOPELESS;
+    descend(t, d, around, &p->refine, p->refits, levels, top, best);
     d = best->d;
     own_scales(best, around);
     for (int k = 0; k < p->starts; ++k) {
         float start = storable(d * (p->from_start + (float)k * p->step_start), t);
-        if (start != d) descend(t, start, around, &p->around, &p->around, p->settles, levels, top, best);
+        if (start != d) descend(t, start, around, &p->around, p->settles, levels, top, best);
     }
 }
 

@@ -19,26 +19,18 @@
 #define BLOCK 32
 #define BATCH (BLOCK * LANES)
 
-/* Candidate scales v * (from + k * step), k < count, with the sign of v or with both. */
-typedef struct {
-    float from, step;
-    int count, both;
-} window;
-
-#define SPREAD(from, to, count, both) {(from), ((to) - (from)) / ((count) - 1.0f), (count), (both)}
-
 /* How far a search goes. The numbers were found by trying, on rows that are in no test. */
 typedef struct {
-    window first;  /* around the scale that puts the largest weight on -N */
-    window second; /* around the best of these */
+    spread first;  /* around the scale that puts the largest weight on -N */
+    spread second; /* around the best of these */
     int refits;    /* then by least squares, rounded */
 } plan;
 
 /* By effort. */
-static const plan Q4_0[3] = {{SPREAD(0.65f, 1.27f, 12, 0), {0, 0, 0, 0}, 2},
-                             {SPREAD(0.6f, 1.37f, 24, 1), SPREAD(0.95f, 1.05f, 8, 0), 3},
+static const plan Q4_0[3] = {{SPREAD(0.65f, 1.27f, 12, 0), NO_SPREAD, 2},
+                             {SPREAD(0.6f, 1.37f, 20, 1), SPREAD(0.95f, 1.05f, 8, 0), 3},
                              {SPREAD(0.4f, 1.8f, 256, 1), SPREAD(0.98f, 1.02f, 16, 1), 8}};
-static const plan Q5_0[3] = {{SPREAD(0.9f, 1.23f, 12, 0), {0, 0, 0, 0}, 0},
+static const plan Q5_0[3] = {{SPREAD(0.9f, 1.23f, 12, 0), NO_SPREAD, 0},
                              {SPREAD(0.7f, 1.46f, 36, 0), SPREAD(0.93f, 1.07f, 8, 1), 3},
                              {SPREAD(0.4f, 2.0f, 512, 1), SPREAD(0.98f, 1.02f, 32, 1), 8}};
 
@@ -109,53 +101,14 @@ static void fill_tile(tile *t, const float *x, const float *w, int objective, ro
     }
 }
 
-/* Tries the scales of a window around v, which has a sign; what they cost before they are rounded. */
-GT_INLINE found search_one_sign(const float *x, const float *w, vf v, const window *win, int levels, found best) {
-    for (int k = 0; k < win->count; k += SINGLES) {
-        vf s[SINGLES], inverse[SINGLES], e[SINGLES];
-        EACH(SINGLES) {
-            s[u] = v * (win->from + (float)(k + u < win->count ? k + u : win->count - 1) * win->step);
-            inverse[u] = vf_set1(1.0f) / s[u];
-        }
-        errors_of(x, w, BLOCK, inverse, levels, e);
-        EACH(SINGLES) {
-            e[u] *= s[u] * s[u];
-            keep(&best, e[u] < best.score, e[u], s[u]);
-        }
-    }
-    return best;
-}
-
-GT_INLINE found search_both_signs(const float *x, const float *w, vf v, const window *win, int levels, found best) {
-    for (int k = 0; k < win->count; k += PAIRS) {
-        vf s[PAIRS], inverse[PAIRS], e[PAIRS], f[PAIRS];
-        EACH(PAIRS) {
-            s[u] = v * (win->from + (float)(k + u < win->count ? k + u : win->count - 1) * win->step);
-            inverse[u] = vf_set1(1.0f) / s[u];
-        }
-        errors_of_both(x, w, BLOCK, inverse, levels, e, f);
-        EACH(PAIRS) {
-            e[u] *= s[u] * s[u];
-            f[u] *= s[u] * s[u];
-            keep(&best, e[u] < best.score, e[u], s[u]);
-            keep(&best, f[u] < best.score, f[u], -s[u]);
-        }
-    }
-    return best;
-}
-
-GT_INLINE found search(const float *x, const float *w, vf v, const window *win, int levels, found best) {
-    return win->both ? search_both_signs(x, w, v, win, levels, best) : search_one_sign(x, w, v, win, levels, best);
-}
-
 /* The scale of each block: refitted and rounded to what can be stored, and only that compared. */
 GT_INLINE void choose_scales(tile *t, const plan *p, int levels) {
     for (int o = 0; o < LANES; o += VW) {
         const float *x = t->x + o, *w = t->w + o;
         vf power = vf_load(t->power + o), v = vf_load(t->largest + o) * (1.0f / (float)levels), xl, ll;
-        found best = {vf_set1(0x1p100f), {0}};
-        best = search(x, w, v, &p->first, levels, best);
-        best = search(x, w, best.s, &p->second, levels, best);
+        found best = {vf_set1(HOPELESS), {0}};
+        best = search_spread(x, w, BLOCK, v, &p->first, levels, best);
+        best = search_spread(x, w, BLOCK, best.s, &p->second, levels, best);
         moments_of(x, w, BLOCK, vf_set1(1.0f) / best.s, levels, &xl, &ll);
         vf fit = xl * inverse_of(ll);
         best = (found){energy_of(x, w, BLOCK), {0}};

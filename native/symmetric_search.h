@@ -167,6 +167,53 @@ GT_INLINE void keep(found *best, vi wins, vf score, vf s) {
 
 GT_INLINE vf sign_of(vf v) { return vf_select(v < vf_set1(0.0f), vf_set1(-1.0f), vf_set1(1.0f)); }
 
+/* Candidate scales v * (from + k * step), k < count, with the sign of v or with both. */
+typedef struct {
+    float from, step;
+    int count, both;
+} spread;
+
+#define SPREAD(from, to, count, both) {(from), ((to) - (from)) / ((count) - 1.0f), (count), (both)}
+#define NO_SPREAD {0.0f, 0.0f, 0, 0}
+#define HOPELESS 0x1p100f /* an error that every candidate beats */
+
+GT_INLINE float factor(const spread *range, int k) {
+    return range->from + (float)(k < range->count ? k : range->count - 1) * range->step;
+}
+
+/* Tries the scales around v, as real numbers. */
+GT_INLINE found search_spread(const float *x, const float *w, int n, vf v, const spread *range, int levels, found best) {
+    if (range->both)
+        for (int k = 0; k < range->count; k += PAIRS) {
+            vf s[PAIRS], inverse[PAIRS], e[PAIRS], f[PAIRS];
+            EACH(PAIRS) {
+                s[u] = v * factor(range, k + u);
+                inverse[u] = vf_set1(1.0f) / s[u];
+            }
+            errors_of_both(x, w, n, inverse, levels, e, f);
+            EACH(PAIRS) {
+                e[u] *= s[u] * s[u];
+                f[u] *= s[u] * s[u];
+                keep(&best, e[u] < best.score, e[u], s[u]);
+                keep(&best, f[u] < best.score, f[u], -s[u]);
+            }
+        }
+    else
+        for (int k = 0; k < range->count; k += SINGLES) {
+            vf s[SINGLES], inverse[SINGLES], e[SINGLES];
+            EACH(SINGLES) {
+                s[u] = v * factor(range, k + u);
+                inverse[u] = vf_set1(1.0f) / s[u];
+            }
+            errors_of(x, w, n, inverse, levels, e);
+            EACH(SINGLES) {
+                e[u] *= s[u] * s[u];
+                keep(&best, e[u] < best.score, e[u], s[u]);
+            }
+        }
+    return best;
+}
+
 /* 1 / s, and 0 where s is 0. */
 GT_INLINE vf inverse_of(vf s) {
     vi zero = s == vf_set1(0.0f);
