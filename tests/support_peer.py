@@ -21,14 +21,10 @@ FTYPES = {
 }  # fmt: skip
 
 
-def peer_quantize(
-    src: Path, dst: Path, file_type: str, *, imatrix: Path | None = None, threads: int = 2
-) -> float:
+def peer_quantize(src: Path, dst: Path, file_type: str, *, imatrix: Path | None = None, threads: int = 2) -> float:
     """Seconds that ``llama_model_quantize`` took to write ``dst``."""
     command = [sys.executable, __file__, str(src), str(dst), str(FTYPES[file_type]), str(threads)]
-    done = subprocess.run(
-        command + ([str(imatrix)] if imatrix else []), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command + ([str(imatrix)] if imatrix else []), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"llama_model_quantize failed ({done.returncode}): {done.stderr[-400:]}")
     return float(done.stdout.split()[-1])

@@ -1,9 +1,9 @@
 """The README's commands, run: ``python tests/support_readme.py`` writes their real output into it, a test compares.
 
-A block fenced as ``console`` holds lines ``$ command`` and what they print; one fenced as ``python`` runs as it stands, its
-``print`` output following in a block fenced as ``text``. Blocks run in order, in one folder that holds a copy of examples/.
-A block whose first command says ``git``, ``pip`` or ``make`` is set-up: it is shown, not run. Times, speeds and memory
-differ from run to run and are compared as ``#``.
+A block fenced as ``console`` holds lines ``$ command`` and what they print; one fenced as ``python`` runs as it stands,
+its output following in a block fenced as ``text``. Blocks run in order, in one folder that holds a copy of examples/.
+A block whose first command says ``git``, ``pip`` or ``make`` is set-up: it is shown, not run. Times, speeds and
+memory differ from run to run and are compared as ``#``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,12 @@ import click
 @click.option("-t", "--threads", type=int, help="Threads; all cores by default.")
 @click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
 def command(
-    models: tuple[str, ...], base: str | None, text: str, ctx_size: int, chunks: int | None, threads: int | None,
+    models: tuple[str, ...],
+    base: str | None,
+    text: str,
+    ctx_size: int,
+    chunks: int | None,
+    threads: int | None,
     style: str,
 ) -> None:
     """Perplexity of MODELS on a text, and with --base their KL divergence from it. Needs llama-cpp-python."""
@@ -35,7 +40,12 @@ def command(
 
     try:
         measured = kld(
-            models, text, base=base, n_ctx=ctx_size, chunks=chunks, threads=threads or os.cpu_count() or 1,
+            models,
+            text,
+            base=base,
+            n_ctx=ctx_size,
+            chunks=chunks,
+            threads=threads or os.cpu_count() or 1,
             progress=step,
         )
     finally:

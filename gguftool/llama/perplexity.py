@@ -80,7 +80,12 @@ Progress = Callable[[int, int], None]
 
 
 def perplexity(
-    model: str | Path, text: str, *, n_ctx: int = 512, chunks: int | None = None, threads: int = 2,
+    model: str | Path,
+    text: str,
+    *,
+    n_ctx: int = 512,
+    chunks: int | None = None,
+    threads: int = 2,
     progress: Progress | None = None,
 ) -> Perplexity:
     """Perplexity of the GGUF on the text; UsageError if the text is shorter than two chunks."""
@@ -97,7 +102,13 @@ def perplexity(
 
 
 def divergence(
-    model: str | Path, base: str | Path, text: str, *, n_ctx: int = 512, chunks: int | None = None, threads: int = 2,
+    model: str | Path,
+    base: str | Path,
+    text: str,
+    *,
+    n_ctx: int = 512,
+    chunks: int | None = None,
+    threads: int = 2,
     progress: Progress | None = None,
 ) -> Divergence:
     """KL divergence of ``model`` from ``base`` on the text; UsageError if their vocabularies differ."""
@@ -105,7 +116,9 @@ def divergence(
     with load(base, n_ctx=n_ctx, threads=threads) as p, load(model, n_ctx=n_ctx, threads=threads) as q:
         pieces = _chunks(p, text, n_ctx, chunks)
         if p.n_vocab != q.n_vocab:
-            raise UsageError(f"{model} has {q.n_vocab} tokens in its vocabulary, {base} has {p.n_vocab}: not comparable")
+            raise UsageError(
+                f"{model} has {q.n_vocab} tokens in its vocabulary, {base} has {p.n_vocab}: not comparable"
+            )
         for i, tokens in enumerate(pieces):
             for (lp, targets), (lq, _) in zip(_scored(p, tokens), _scored(q, tokens), strict=True):
                 _compare(lp, lq, targets, found)
@@ -120,13 +133,15 @@ def _chunks(runtime: Runtime, text: str, n_ctx: int, limit: int | None) -> list[
     tokens = runtime.tokenize(text.removesuffix("\n"))
     if len(tokens) < 2 * n_ctx:
         raise UsageError(
-            f"the text has {len(tokens)} tokens, two chunks of {n_ctx} are needed: give more text or a smaller --ctx-size"
+            f"the text has {len(tokens)} tokens, two chunks of {n_ctx} are needed: give more text or smaller chunks"
         )
     n = min(len(tokens) // n_ctx, limit or len(tokens))
     return [tokens[i * n_ctx : (i + 1) * n_ctx] for i in range(n)]
 
 
-def _scored(runtime: Runtime, tokens: npt.NDArray[np.int32]) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
+def _scored(
+    runtime: Runtime, tokens: npt.NDArray[np.int32]
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
     """Slices of (logits, targets) over the scored positions of a chunk."""
     first = len(tokens) // 2
     seen = tokens.copy()

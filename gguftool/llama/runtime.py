@@ -39,12 +39,11 @@ def _library() -> Any:
         ) from error
     if _callback is None:
 
-        @llama_cpp.llama_log_callback
         def collect(_level: int, text: bytes, _user: Any) -> None:
             _log.append(text.decode("utf-8", "replace"))
             del _log[:-50]
 
-        _callback = collect
+        _callback = llama_cpp.llama_log_callback(collect)
         llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
     return llama_cpp
