@@ -106,19 +106,20 @@ def write_imatrix(
     return path
 
 
-def split_model(folder: Path, count: int, n_layer: int = 3) -> Path:
+def split_model(folder: Path, count: int, n_layer: int = 3, alignment: int = 32) -> Path:
     """A model in ``count`` shards, tensors dealt in file order; the path of the second one."""
-    whole = write_model(folder / "whole.gguf", n_layer=n_layer)
+    whole = write_model(folder / "whole.gguf", n_layer=n_layer, alignment=alignment)
     with open_model(whole) as model:
         tensors = [(t.name, model.read(t), t.shape, t.type) for t in model.tensors]
         metadata = model.metadata
     size = -(-len(tensors) // count)
+    others = metadata.replaced({key: None for key in metadata if key != "general.alignment"})
     for no in range(count):
         split = {
             "split.no": MetaValue.of(no, ValueType.U16),
             "split.count": MetaValue.of(count, ValueType.U16),
             "split.tensors.count": MetaValue.of(len(tensors), ValueType.I32),
         }
-        base = metadata if no == 0 else metadata.replaced(dict.fromkeys(metadata))
-        write_gguf(shard_path(folder / "m", no, count), base.replaced(split), tensors[no * size : (no + 1) * size])
+        keys_of_shard = (others if no else metadata).replaced(split)
+        write_gguf(shard_path(folder / "m", no, count), keys_of_shard, tensors[no * size : (no + 1) * size], alignment)
     return shard_path(folder / "m", 1, count)

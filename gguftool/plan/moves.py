@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from gguftool.errors import UsageError
 from gguftool.format.metadata import Metadata, MetaValue
 from gguftool.format.names import sort_key
 from gguftool.format.quanttypes import QuantType
@@ -208,8 +209,12 @@ class Plan:
         return retyped(self, recipe, importances)
 
     def with_metadata(self, edits: Mapping[str, MetaValue | None]) -> Plan:
-        """This plan with keys set, or removed where the value is None."""
-        return replace(self, metadata=self.metadata.replaced(edits))
+        """This plan with keys set, or removed where the value is None. ``general.alignment`` moves the tensors too."""
+        metadata = self.metadata.replaced(edits)
+        alignment = metadata.get("general.alignment", 32) if "general.alignment" in edits else self.alignment
+        if not isinstance(alignment, int) or alignment < 8 or alignment % 8:
+            raise UsageError(f"general.alignment = {alignment!r}: readers want a multiple of 8")
+        return replace(self, metadata=metadata, alignment=alignment)
 
     @property
     def nbytes(self) -> int:

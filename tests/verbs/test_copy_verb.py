@@ -8,7 +8,7 @@ import pytest
 from support_models import keys, split_model, u32, write_model
 
 import gguftool
-from gguftool.errors import PlanError
+from gguftool.errors import PlanError, UsageError
 from gguftool.format.metadata import MetaValue, ValueType
 from gguftool.format.names import shard_path
 from gguftool.format.quanttypes import type_by_name, unknown_type
@@ -95,3 +95,22 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.gguf")
     with pytest.raises(PlanError, match="no such folder"):
         gguftool.copy(path, tmp_path / "absent" / "c.gguf")
+
+
+def test_alignment_can_be_changed(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.gguf")
+    gguftool.copy(path, tmp_path / "c.gguf", override_kv=["general.alignment=int:4096"])
+    with open_model(path) as source, open_model(tmp_path / "c.gguf") as model:
+        assert model.alignment == 4096 and all(t.offset % 4096 == 0 for t in model.tensors)
+        assert all(model.read(t) == source.read(source.tensor(t.name)) for t in model.tensors)
+    with pytest.raises(UsageError, match="multiple of 8"):
+        gguftool.copy(path, tmp_path / "d.gguf", override_kv=["general.alignment=int:20"])
+
+
+def test_shards_keep_their_alignment(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    first = split_model(tmp_path / "in", 2, alignment=64)
+    kept = gguftool.copy(first, tmp_path / "kept.gguf", keep_split=True)
+    with open_model(kept.path) as model, open_model(first) as source:
+        assert [s.alignment for s in model.shards] == [64, 64]
+        assert all(model.read(t) == source.read(source.tensor(t.name)) for t in model.tensors)
