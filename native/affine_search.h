@@ -1,0 +1,335 @@
+/* The search for scale and minimum of an affine sub-block, sixteen sub-blocks side by side.
+ *
+ * A sub-block stores x as S l - M with codes l in 0 .. N. Sub-blocks are in the lanes: a tile holds sixteen of them
+ * transposed, element i of all of them in one row, so that a candidate (S, M) is one pair of vectors, no sum goes across
+ * lanes, and each lane works in the order of scalar code: every instruction set gives the same bytes.
+ *
+ * Let w be the weights, m = sum w x / sum w the mean, y = x - m and C = M + m, so that y is stored as S l - C. Given the
+ * codes, least squares is closed: with L1 = sum w l, L2 = sum w l^2, YL = sum w y l and W = sum w,
+ *     S = YL / (L2 - L1^2 / W),  C = S L1 / W,  error = sum w y^2 + S (S L2 - 2 (YL + C L1)) + C^2 W,
+ * because sum w y = 0. Taking the mean away first is what makes this form exact enough to compare errors. Given S and C
+ * the code is the nearest level of t = (y + C) / S, and the error S^2 sum w (t - l)^2 is what a stored block will have.
+ *
+ * A first candidate cuts a little off either end of the range of x, in units of a level; the pair that its codes want by
+ * least squares is what it is judged by. The reference walks along one such line of 16 to 37 candidates; here it is
+ * a plane, because with importances it is often one end that is better clipped. Everything is done on x * 2^-k with the
+ * largest magnitude of the super-block in [1, 2): nothing overflows or vanishes.
+ */
+#ifndef GGUFTOOL_AFFINE_SEARCH_H
+#define GGUFTOOL_AFFINE_SEARCH_H
+
+#include "bytes.h"
+#include "gguftool.h"
+
+#define LANES 16
+#define ROWS 32                /* the most elements of a sub-block */
+#define TINY_WEIGHT 0x1p-60f   /* the least weight: no sum of weights is zero */
+#define LEAST_SCALE 0x1p-24f   /* binary16's smallest positive value */
+#define LARGEST_SCALE 65504.0f /* and its largest finite one */
+#define FAR 0x1p30f            /* no scale reaches further: magnitudes beyond are cut to it */
+#define EACH_LANE for (int o = 0; o < LANES; o += VW)
+#define EACH_ROW(n) for (int i = 0; i < (n); ++i)
+
+/* What distinguishes the types. */
+typedef struct {
+    int rows;   /* elements of a sub-block */
+    int group;  /* sub-blocks (lanes) that share one power of two: a super-block, or one block */
+    int levels; /* the largest code */
+    int free;   /* whether M may be negative */
+} shape;
+
+typedef struct {
+    float y[ROWS * LANES], w[ROWS * LANES];
+    float mean[LANES], weight[LANES], energy[LANES]; /* m, W, sum w y^2 */
+    float low[LANES], high[LANES];                   /* the range of y; it includes x = 0 unless M is free */
+    float power[LANES];                              /* x scaled, times this, is x */
+} __attribute__((aligned(64))) tile;
+
+/* Real scales of the sub-blocks, and the sums they came from. */
+typedef struct {
+    float s[LANES], c[LANES], l1[LANES], l2[LANES], yl[LANES];
+} __attribute__((aligned(64))) fits;
+
+/* ---- vectors ---- */
+
+#if VW == 16
+GT_INLINE vf round_small(vf t) { return (vf)_mm512_roundscale_ps((__m512)t, 8); }
+#elif VW == 8
+GT_INLINE vf round_small(vf t) { return (vf)_mm256_round_ps((__m256)t, 8); }
+#else
+GT_INLINE vf round_small(vf t) { return vf_round(t); }
+#endif
+
+/* The nearest code of t; 0 for NaN. */
+GT_INLINE vf code_of(vf t, vf levels) { return round_small(vf_min(vf_max(t, vf_set1(0.0f)), levels)); }
+
+/* 1 / s, and 0 where s is 0. */
+GT_INLINE vf inverse_of(vf s) {
+    vi zero = s == vf_set1(0.0f);
+    return vf_select(zero, vf_set1(0.0f), vf_set1(1.0f) / vf_select(zero, vf_set1(1.0f), s));
+}
+
+/* 2^k with k the exponent of a >= 0, at least -26: smaller is nothing that a scale could express. */
+GT_INLINE vf power_of_two_of(vf a) { return vf_max((vf)((vi)a & 0x7f800000), vf_set1(0x1p-26f)); }
+GT_INLINE vf inverse_power(vf power) { return (vf)(vi_set1(254 << 23) - (vi)power); }
+
+/* The binary16 nearest to v > 0, at least the smallest positive and at most the largest finite one; 0 for v <= 0. */
+GT_INLINE vf round_to_f16(vf v) {
+    vi bits = (vi)v;
+    vf normal = (vf)((bits + 0xfff + ((bits >> 13) & 1)) & ~0x1fff);
+    vf subnormal = (v + 0.5f) - 0.5f; /* the ulp of [0.5, 1) is 2^-24 */
+    vf r = vf_select(bits < 0x38800000, subnormal, normal);
+    r = vf_min(vf_max(r, vf_set1(LEAST_SCALE)), vf_set1(LARGEST_SCALE));
+    return vf_select(v > vf_set1(0.0f), r, vf_set1(0.0f));
+}
+GT_INLINE vf storable(vf v, vf power) { return round_to_f16(v * power) * (vf_set1(1.0f) / power); }
+
+/* Lane i of the result is lane i ^ step. */
+GT_INLINE vf swapped(vf v, int step) {
+#if defined(__GNUC__) && !defined(__clang__)
+    vi at;
+    for (int i = 0; i < VW; ++i) at[i] = i ^ step;
+    return __builtin_shuffle(v, at);
+#else
+    float p[VW], q[VW];
+    vf_store(p, v);
+    for (int i = 0; i < VW; ++i) q[i] = p[i ^ step];
+    return vf_load(q);
+#endif
+}
+
+/* Replaces every lane by the sum of its group, added as in sum16: halves onto each other. */
+GT_INLINE void add_groups(float v[LANES], int group) {
+    vf a[LANES / VW], b[LANES / VW];
+    EACH_LANE a[o / VW] = vf_load(v + o);
+    for (int step = group / 2; step >= 1; step /= 2) {
+        for (int k = 0; k < LANES / VW; ++k) b[k] = step >= VW ? a[k ^ (step / VW)] : swapped(a[k], step);
+        for (int k = 0; k < LANES / VW; ++k) a[k] += b[k];
+    }
+    EACH_LANE vf_store(v + o, a[o / VW]);
+}
+
+/* Replaces every lane by the largest of its group. */
+GT_INLINE void largest_of_groups(float v[LANES], int group) {
+    vf a[LANES / VW], b[LANES / VW];
+    EACH_LANE a[o / VW] = vf_load(v + o);
+    for (int step = group / 2; step >= 1; step /= 2) {
+        for (int k = 0; k < LANES / VW; ++k) b[k] = step >= VW ? a[k ^ (step / VW)] : swapped(a[k], step);
+        for (int k = 0; k < LANES / VW; ++k) a[k] = vf_max(a[k], b[k]);
+    }
+    EACH_LANE vf_store(v + o, a[o / VW]);
+}
+
+/* out[i * LANES + j] = in[j * n + i] for LANES rows of n elements, n a multiple of 4. */
+GT_INLINE void transpose(const float *in, int n, float *out) {
+#if defined(__SSE2__)
+    for (int i = 0; i < n; i += 4)
+        for (int j = 0; j < LANES; j += 4) {
+            const float *p = in + j * n + i;
+            __m128 a = _mm_loadu_ps(p), b = _mm_loadu_ps(p + n), c = _mm_loadu_ps(p + 2 * n), d = _mm_loadu_ps(p + 3 * n);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            float *q = out + i * LANES + j;
+            _mm_store_ps(q, a);
+            _mm_store_ps(q + LANES, b);
+            _mm_store_ps(q + 2 * LANES, c);
+            _mm_store_ps(q + 3 * LANES, d);
+        }
+#else
+    for (int j = 0; j < LANES; ++j)
+        for (int i = 0; i < n; ++i) out[i * LANES + j] = in[j * n + i];
+#endif
+}
+
+/* ---- the tile ---- */
+
+/* Fills y with x * 2^-k, and low, high and power; w with the weights or ones. */
+GT_INLINE void load_tile(tile *t, const float *x, const float *w, shape f) {
+    float largest[LANES];
+    transpose(x, f.rows, t->y);
+    EACH_LANE {
+        vf high = vf_load(t->y + o), low = high;
+        EACH_ROW(f.rows) {
+            vf v = vf_load(t->y + i * LANES + o);
+            high = vf_max(high, v);
+            low = vf_min(low, v);
+        }
+        vf_store(t->low + o, low);
+        vf_store(t->high + o, high);
+        vf_store(largest + o, vf_min(vf_max(high, -low), vf_set1(FAR)));
+    }
+    largest_of_groups(largest, f.group);
+    EACH_LANE {
+        vf power = power_of_two_of(vf_load(largest + o)), inverse = inverse_power(power), far = vf_load(largest + o);
+        vf_store(t->power + o, power);
+        EACH_ROW(f.rows) {
+            float *p = t->y + i * LANES + o;
+            vf_store(p, vf_min(vf_max(vf_load(p), -far), far) * inverse);
+        }
+        vf_store(t->low + o, vf_max(vf_load(t->low + o), -far) * inverse);
+        vf_store(t->high + o, vf_min(vf_load(t->high + o), far) * inverse);
+    }
+    if (w) transpose(w, f.rows, t->w);
+    else
+        for (int i = 0; i < f.rows * LANES; i += VW) vf_store(t->w + i, vf_set1(1.0f));
+}
+
+/* Multiplies the weights by sqrt(mean + v^2), v = y * scale: the reference's choice. */
+GT_INLINE void weigh_by_root(tile *t, const float mean[LANES], const float scale[LANES], shape f) {
+    EACH_LANE EACH_ROW(f.rows) {
+        float *p = t->w + i * LANES + o;
+        vf v = vf_load(t->y + i * LANES + o) * vf_load(scale + o);
+        vf_store(p, vf_max(vf_load(p) * vf_sqrt(vf_load(mean + o) + v * v), vf_set1(TINY_WEIGHT)));
+    }
+}
+
+/* Takes the weighted mean away. */
+GT_INLINE void center_tile(tile *t, shape f) {
+    EACH_LANE {
+        vf weight = {0}, sum = {0}, energy = {0}, low = vf_load(t->low + o);
+        EACH_ROW(f.rows) {
+            vf w = vf_load(t->w + i * LANES + o);
+            weight += w;
+            sum += w * vf_load(t->y + i * LANES + o);
+        }
+        vf mean = sum / weight;
+        EACH_ROW(f.rows) {
+            float *p = t->y + i * LANES + o;
+            vf y = vf_load(p) - mean;
+            energy += (vf_load(t->w + i * LANES + o) * y) * y;
+            vf_store(p, y);
+        }
+        if (!f.free) low = vf_min(low, vf_set1(0.0f));
+        vf_store(t->mean + o, mean);
+        vf_store(t->weight + o, weight);
+        vf_store(t->energy + o, energy);
+        vf_store(t->low + o, low - mean);
+        vf_store(t->high + o, vf_load(t->high + o) - mean);
+    }
+}
+
+/* ---- candidates: this many go through the rows together ---- */
+
+#if VW == 16
+#define MANY 4
+#else
+#define MANY 2
+#endif
+#define EACH _Pragma("GCC unroll 4") for (int u = 0; u < MANY; ++u)
+
+/* L1, L2 and YL for the codes of t = y a + b. */
+GT_INLINE void moments_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], int many, vf l1[MANY],
+                          vf l2[MANY], vf yl[MANY]) {
+    const vf levels = vf_set1((float)f.levels);
+    vf p[MANY] = {{0}}, q[MANY] = {{0}}, r[MANY] = {{0}};
+    for (int i = 0; i < f.rows; ++i) {
+        vf y = vf_load(t->y + i * LANES + o), w = vf_load(t->w + i * LANES + o);
+        _Pragma("GCC unroll 4") for (int u = 0; u < many; ++u) {
+            vf l = code_of(y * a[u] + b[u], levels), wl = w * l;
+            p[u] += wl;
+            q[u] += wl * l;
+            r[u] += wl * y;
+        }
+    }
+    _Pragma("GCC unroll 4") for (int u = 0; u < many; ++u) {
+        l1[u] = p[u];
+        l2[u] = q[u];
+        yl[u] = r[u];
+    }
+}
+
+/* sum w (t - l)^2 of t = y a + b. */
+GT_INLINE void errors_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], vf errors[MANY]) {
+    const vf levels = vf_set1((float)f.levels);
+    vf p[MANY] = {{0}};
+    for (int i = 0; i < f.rows; ++i) {
+        vf y = vf_load(t->y + i * LANES + o), w = vf_load(t->w + i * LANES + o);
+        EACH {
+            vf v = y * a[u] + b[u], e = v - code_of(v, levels);
+            p[u] += (w * e) * e;
+        }
+    }
+    EACH errors[u] = p[u];
+}
+
+typedef struct {
+    vf s, c, error;
+} fit;
+
+/* The error of (s, c) with given codes. */
+GT_INLINE vf error_of(const tile *t, int o, vf s, vf c, vf l1, vf l2, vf yl) {
+    return (vf_load(t->energy + o) + s * (s * l2 - 2.0f * (yl + c * l1))) + (c * c) * vf_load(t->weight + o);
+}
+
+/* Least squares: both parameters if they are allowed and there are two different codes, else S alone with M = 0. */
+GT_INLINE fit fit_of(const tile *t, int o, shape f, vf l1, vf l2, vf yl) {
+    vf zero = vf_set1(0.0f), mean = vf_load(t->mean + o);
+    vf share = l1 / vf_load(t->weight + o), spread = l2 - l1 * share;
+    vi flat = spread <= l2 * 0x1p-16f;
+    fit r;
+    r.s = vf_max(yl / vf_select(flat, vf_set1(1.0f), spread), zero);
+    r.s = vf_select(flat, zero, r.s);
+    r.c = r.s * share;
+    if (!f.free) {
+        vi outside = flat | (r.c < mean);
+        vf alone = vf_max((yl + mean * l1) / vf_max(l2, vf_set1(0x1p-100f)), zero);
+        r.s = vf_select(outside, alone, r.s);
+        r.c = vf_select(outside, mean, r.c);
+    }
+    r.error = error_of(t, o, r.s, r.c, l1, l2, yl);
+    return r;
+}
+
+/* How much a candidate takes off the lower and the upper end of the range, in levels. */
+typedef struct {
+    float low, high;
+} cut;
+
+/* The best fit of all the cuts, and after some more rounds of codes and fits. */
+GT_INLINE void search_fits(const tile *t, shape f, const cut *cuts, int n_cuts, int rounds, fits *out) {
+    EACH_LANE {
+        const float n = (float)f.levels;
+        vf l1[MANY], l2[MANY], yl[MANY], a[MANY], b[MANY], zero = vf_set1(0.0f), mean = vf_load(t->mean + o);
+        vf low = vf_load(t->low + o), scale = n * inverse_of(vf_load(t->high + o) - low), origin = -low * scale;
+        vf best_l1 = zero, best_l2 = zero, best_yl = zero;
+        fit best = {zero, f.free ? zero : vf_max(mean, zero), zero};
+        best.error = vf_load(t->energy + o) + (best.c * best.c) * vf_load(t->weight + o);
+        for (int k = 0; k < n_cuts; k += MANY) {
+            EACH {
+                float stretch = n / ((n - cuts[k + u].low) - cuts[k + u].high);
+                a[u] = scale * stretch;
+                b[u] = (origin - cuts[k + u].low) * stretch;
+            }
+            moments_of(t, o, f, a, b, MANY, l1, l2, yl);
+            EACH {
+                fit r = fit_of(t, o, f, l1[u], l2[u], yl[u]);
+                vi wins = r.error < best.error;
+                best.error = vf_select(wins, r.error, best.error);
+                best.s = vf_select(wins, r.s, best.s);
+                best.c = vf_select(wins, r.c, best.c);
+                best_l1 = vf_select(wins, l1[u], best_l1);
+                best_l2 = vf_select(wins, l2[u], best_l2);
+                best_yl = vf_select(wins, yl[u], best_yl);
+            }
+        }
+        for (int k = 0; k < rounds; ++k) {
+            a[0] = inverse_of(best.s);
+            b[0] = best.c * a[0];
+            moments_of(t, o, f, a, b, 1, l1, l2, yl);
+            fit r = fit_of(t, o, f, l1[0], l2[0], yl[0]);
+            vi wins = r.error < best.error;
+            best.error = vf_select(wins, r.error, best.error);
+            best.s = vf_select(wins, r.s, best.s);
+            best.c = vf_select(wins, r.c, best.c);
+            best_l1 = vf_select(wins, l1[0], best_l1);
+            best_l2 = vf_select(wins, l2[0], best_l2);
+            best_yl = vf_select(wins, yl[0], best_yl);
+        }
+        vf_store(out->s + o, best.s);
+        vf_store(out->c + o, best.c);
+        vf_store(out->l1 + o, best_l1);
+        vf_store(out->l2 + o, best_l2);
+        vf_store(out->yl + o, best_yl);
+    }
+}
+
+#endif
