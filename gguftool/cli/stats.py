@@ -26,11 +26,19 @@ _SORTS |= {"active": "active_pct"} | {f: f for f in FIGURES if not f.endswith("_
 @click.option("--compat", type=click.Choice(["upstream"]), help="Agree digit for digit with llama-imatrix.")
 @click.option("--layers/--no-layers", default=None, help="Table of layers: shown by default, in CSV only if asked.")
 @click.option("--tensor", "tensors", metavar="REGEX", help="Only tensors whose names contain a match.")
+@click.option("-v", "--verbose", is_flag=True, help="Also name the tensors of the file that belong to no entry.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this file (.png, .svg, .pdf).")
 @click.option("--plot-of", type=click.Choice(list(_SORTS)[3:]), default="mean", show_default=True, help="What it maps.")
 def command(
-    file: str, sort: str | None, style: str, compat: str | None, layers: bool | None, tensors: str | None,
-    plot: str | None, plot_of: str,
+    file: str,
+    sort: str | None,
+    style: str,
+    compat: str | None,
+    layers: bool | None,
+    tensors: str | None,
+    plot: str | None,
+    plot_of: str,
+    verbose: bool,
 ) -> None:
     """Statistics of the importance matrix in FILE, .dat or .gguf. No model is needed.
 
@@ -54,6 +62,9 @@ def command(
     found = stats(file, tensors=tensors)
     for line in found.warnings:
         click.echo(f"gguftool: warning: {file}: {line}", err=True)
+    if verbose:
+        for name in found.ignored:
+            click.echo(f"gguftool: {file}: tensor '{name}' belongs to no entry, ignored", err=True)
     if plot:
         from gguftool.show.charts import imatrix_chart, save
 
@@ -92,7 +103,7 @@ def _headline(found: Statistics) -> list[str]:
     parts = [f"{len(found.tensors)}{of} tensors{where}"]
     if found.chunk_count is not None:
         size = f" of {found.chunk_size} tokens" if found.chunk_size is not None else ""
-        parts.append(f"{found.chunk_count:,} chunks{size}")
+        parts.append(f"{found.chunk_count:,} chunk{'' if found.chunk_count == 1 else 's'}{size}")
     if found.tokens is not None:
         parts.append(f"{found.tokens:,} tokens" + ("" if found.chunk_size else " (if chunks have 512)"))
     lines.append(", ".join(parts))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -215,15 +215,16 @@ class Imatrix:
 
     def stats(self) -> pd.DataFrame:
         """One row of statistics per entry (``statistics.TensorStatistics``), sorted by kind and layer."""
-        from gguftool.imatrix.statistics import tensor_statistics
+        from gguftool.imatrix.statistics import TensorStatistics, tensor_statistics
 
-        return _frame(tensor_statistics(self.with_experts(self.inferred_experts())))
+        return _frame(TensorStatistics, tensor_statistics(self.with_experts(self.inferred_experts())))
 
     def layers(self) -> pd.DataFrame:
         """One row of statistics per layer (``statistics.LayerStatistics``)."""
-        from gguftool.imatrix.statistics import layer_statistics, tensor_statistics
+        from gguftool.imatrix.statistics import LayerStatistics, layer_statistics, tensor_statistics
 
-        return _frame(layer_statistics(tensor_statistics(self.with_experts(self.inferred_experts()))))
+        tensors = tensor_statistics(self.with_experts(self.inferred_experts()))
+        return _frame(LayerStatistics, layer_statistics(tensors))
 
     def close(self) -> None:
         """Closes the file, for the views made of it too."""
@@ -298,7 +299,7 @@ def open_imatrix(
     return found.filtered(include, exclude) if include or exclude else found
 
 
-def _frame(rows: Sequence[Any]) -> pd.DataFrame:
+def _frame(kind: type[Any], rows: Sequence[Any]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame([row.as_dict() for row in rows])
+    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(kind)])

@@ -115,4 +115,3 @@ def _trailer(pages: Pages, at: int) -> tuple[int | None, str, str]:
         return known, "", cut
     text = pages.read(at + 8, min(length, _LONGEST_NAME))
     return known, text.decode("utf-8", "backslashreplace"), ""
-

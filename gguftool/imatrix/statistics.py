@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +74,6 @@ class TensorStatistics:
     cossim: float = _NAN
     distance: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class LayerStatistics:
@@ -96,9 +93,6 @@ class LayerStatistics:
     zd_pct: float
     cossim: float
     compared: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def tensor_statistics(imatrix: Measurable) -> list[TensorStatistics]:

@@ -77,14 +77,15 @@ class UpstreamLayer:
 def upstream_tensors(imatrix: Sums) -> tuple[list[UpstreamTensor], list[str]]:
     """The lines of the table in upstream's order, and the names of the entries without data, which it leaves out."""
     found, empty = [], []
-    for name in sorted(imatrix.names, key=lambda text: text.encode("utf-8", "surrogateescape")):
-        sums, counts = imatrix.raw_sums(name), imatrix.counts(name)
-        reached = counts > 0
-        if not reached.any():
-            empty.append(name)
-            continue
-        means = sums[reached] / counts[reached].astype(np.float32)[:, None]
-        found.append(_tensor(name, means.ravel(), _cosine(imatrix, name, sums.ravel())))
+    with np.errstate(all="ignore"):  # as in C: overflow gives infinity, 0/0 gives NaN
+        for name in sorted(imatrix.names, key=lambda text: text.encode("utf-8", "surrogateescape")):
+            sums, counts = imatrix.raw_sums(name), imatrix.counts(name)
+            reached = counts > 0
+            if not reached.any():
+                empty.append(name)
+                continue
+            means = sums[reached] / counts[reached].astype(np.float32)[:, None]
+            found.append(_tensor(name, means.ravel(), _cosine(imatrix, name, sums.ravel())))
     return sorted(found, key=lambda row: (row.kind.encode("utf-8", "surrogateescape"), -row.sum)), empty
 
 
@@ -92,28 +93,28 @@ def upstream_layers(tensors: Iterable[UpstreamTensor]) -> list[UpstreamLayer]:
     """The lines of the table of layers, from the lines of tensors in their order."""
     totals: dict[int, list[np.float32]] = {}
     weights: dict[int, int] = {}
-    for row in tensors:
-        layer = int(row.layer) if _DIGITS.fullmatch(row.layer) else -1
-        if layer < 0:
-            continue
-        held = totals.setdefault(layer, [_ZERO] * 3)
-        n = np.float32(row.n)
-        for i, value in enumerate((row.sum, row.zd, row.cossim)):
-            held[i] = held[i] + n * np.float32(value)
-        weights[layer] = weights.get(layer, 0) + row.n
-    return [
-        UpstreamLayer(layer, *(float(value / np.float32(weights[layer])) for value in totals[layer]))
-        for layer in sorted(totals)
-    ]
+    with np.errstate(all="ignore"):
+        for row in tensors:
+            layer = int(row.layer) if _DIGITS.fullmatch(row.layer) else -1
+            if layer < 0:
+                continue
+            held = totals.setdefault(layer, [_ZERO] * 3)
+            n = np.float32(row.n)
+            for i, value in enumerate((row.sum, row.zd, row.cossim)):
+                held[i] = held[i] + n * np.float32(value)
+            weights[layer] = weights.get(layer, 0) + row.n
+        return [
+            UpstreamLayer(layer, *(float(value / np.float32(weights[layer])) for value in totals[layer]))
+            for layer in sorted(totals)
+        ]
 
 
 def _tensor(name: str, a: _Singles, cossim: float) -> UpstreamTensor:
     n = np.float32(a.size)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = _sum(a)
-        mean = total / n
-        std = np.sqrt(np.maximum(_ZERO, _sum(a * a) / n - mean * mean))
-        zd = np.count_nonzero((a - mean) / std > _ONE) / n if std > 0 else _ZERO
+    total = _sum(a)
+    mean = total / n
+    std = np.sqrt(np.maximum(_ZERO, _sum(a * a) / n - mean * mean))
+    zd = np.count_nonzero((a - mean) / std > _ONE) / n if std > 0 else _ZERO
     layer, kind = _parsed(name)
     inactive = np.float32(np.count_nonzero(a <= _ACTIVE))
     return UpstreamTensor(
@@ -143,9 +144,8 @@ def _cosine(imatrix: Sums, name: str, sums: _Singles) -> float:
     if before not in imatrix.names or math.prod(imatrix.shape(before)) < sums.size:
         return 0.0
     other = imatrix.raw_sums(before).ravel()[: sums.size]
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        norms = np.sqrt(_sum(sums * sums)) * np.sqrt(_sum(other * other))
-        return float(_sum(sums * other) / norms)
+    norms = np.sqrt(_sum(sums * sums)) * np.sqrt(_sum(other * other))
+    return float(_sum(sums * other) / norms)
 
 
 def _parsed(name: str) -> tuple[str, str]:

@@ -25,7 +25,8 @@ class Statistics:
 
     ``tokens`` is the largest number that any tensor saw, None if that is not known. ``n_experts`` counts the matrices
     of tensors that have several, ``unreached`` those of them that no token came to; ``inferred`` says that their number
-    is not in the file and follows from the routers' width. ``tensors`` are sorted by kind and layer.
+    is not in the file and follows from the routers' width. ``tensors`` are sorted by kind and layer; ``ignored`` names
+    what belongs to no entry.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Statistics:
     tensors: tuple[TensorStatistics, ...]
     layers: tuple[LayerStatistics, ...]
     warnings: tuple[str, ...]
+    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
             rows,
             tuple(layer_statistics(rows)),
             warnings,
+            stored.ignored,
         )
 
 
