@@ -40,8 +40,8 @@ def shard_path(prefix: str | Path, index: int, count: int) -> Path:
 
 def parse_shard_name(path: str | Path) -> tuple[str, int, int] | None:
     """(prefix, index from 0, count) of a shard's file name, or None if it is not one."""
-    found = _SHARD.match(str(path))
-    if found is None or not Path(found[1]).name:
+    found = _SHARD.match(Path(path).name)
+    if found is None:
         return None
     index, count = int(found[2]) - 1, int(found[3])
-    return (found[1], index, count) if 0 <= index < count else None
+    return (str(Path(path).with_name(found[1])), index, count) if 0 <= index < count else None

@@ -1,0 +1,51 @@
+"""A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gguftool.format.atomic import atomic_output
+
+
+def test_it_appears_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "out.gguf"
+    with atomic_output(target) as file:
+        file.write(b"all of it")
+        assert not target.exists()
+    assert target.read_bytes() == b"all of it"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_its_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_output(tmp_path / "out") as file:
+        file.write(b"")
+    assert os.stat(tmp_path / "out").st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+def test_nothing_is_left_after_trouble(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_output(tmp_path / "out") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_file_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    with pytest.raises(FileExistsError), atomic_output(target):
+        pass
+    with pytest.raises(RuntimeError), atomic_output(target, overwrite=True):
+        raise RuntimeError
+    assert target.read_bytes() == b"old"
+    with atomic_output(target, overwrite=True) as file:
+        file.write(b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), atomic_output(tmp_path, overwrite=True):
+        pass
