@@ -170,21 +170,10 @@ GT_INLINE void affine_block(const float *x, int levels, uint8_t *out) {
         }                                                                                                          \
         for (int64_t i = 0; i < n; i += N, out += size) closed(x + i, levels, out);                                \
     }
-/* Until the searches land: the closed form in their place. */
-#define GT_STAND_IN(type)                                                                                          \
-    __attribute__((weak)) void GT_FN(gt_search_##type)(const float *x, const float *w, int64_t n, uint8_t *out,    \
-                                                       const gt_options *opt) {                                    \
-        (void)w;                                                                                                   \
-        type##_encode(x, NULL, n, out, opt);                                                                       \
-    }
 GT_LEGACY(q4_0, symmetric_block, 16, 18)
 GT_LEGACY(q5_0, symmetric_block, 32, 22)
 GT_LEGACY(q4_1, affine_block, 16, 20)
 GT_LEGACY(q5_1, affine_block, 32, 24)
-GT_STAND_IN(q4_0)
-GT_STAND_IN(q5_0)
-GT_STAND_IN(q4_1)
-GT_STAND_IN(q5_1)
 
 /* Vector k of a block's codes: VW nibbles, and the fifth bits if there are any. */
 GT_INLINE vi codes_at(const uint8_t *nibbles, uint32_t fifth, int five, int k) {
