@@ -214,7 +214,7 @@ GT_INLINE void center_tile(tile *t, shape f) {
 #else
 #define MANY 2
 #endif
-#define EACH _Pragma("GCC unroll 4") for (int u = 0; u < MANY; ++u)
+#define EACH(many) _Pragma("GCC unroll 4") for (int u = 0; u < (many); ++u)
 
 /* L1, L2 and YL for the codes of t = y a + b. */
 GT_INLINE void moments_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], int many, vf l1[MANY],
@@ -223,14 +223,14 @@ GT_INLINE void moments_of(const tile *t, int o, shape f, const vf a[MANY], const
     vf p[MANY] = {{0}}, q[MANY] = {{0}}, r[MANY] = {{0}};
     for (int i = 0; i < f.rows; ++i) {
         vf y = vf_load(t->y + i * LANES + o), w = vf_load(t->w + i * LANES + o);
-        _Pragma("GCC unroll 4") for (int u = 0; u < many; ++u) {
+        EACH(many) {
             vf l = code_of(y * a[u] + b[u], levels), wl = w * l;
             p[u] += wl;
             q[u] += wl * l;
             r[u] += wl * y;
         }
     }
-    _Pragma("GCC unroll 4") for (int u = 0; u < many; ++u) {
+    EACH(many) {
         l1[u] = p[u];
         l2[u] = q[u];
         yl[u] = r[u];
@@ -238,17 +238,17 @@ GT_INLINE void moments_of(const tile *t, int o, shape f, const vf a[MANY], const
 }
 
 /* sum w (t - l)^2 of t = y a + b. */
-GT_INLINE void errors_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], vf errors[MANY]) {
+GT_INLINE void errors_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], int many, vf errors[MANY]) {
     const vf levels = vf_set1((float)f.levels);
     vf p[MANY] = {{0}};
     for (int i = 0; i < f.rows; ++i) {
         vf y = vf_load(t->y + i * LANES + o), w = vf_load(t->w + i * LANES + o);
-        EACH {
+        EACH(many) {
             vf v = y * a[u] + b[u], e = v - code_of(v, levels);
             p[u] += (w * e) * e;
         }
     }
-    EACH errors[u] = p[u];
+    EACH(many) errors[u] = p[u];
 }
 
 typedef struct {
@@ -294,13 +294,13 @@ GT_INLINE void search_fits(const tile *t, shape f, const cut *cuts, int n_cuts, 
         fit best = {zero, f.free ? zero : vf_max(mean, zero), zero};
         best.error = vf_load(t->energy + o) + (best.c * best.c) * vf_load(t->weight + o);
         for (int k = 0; k < n_cuts; k += MANY) {
-            EACH {
+            EACH(MANY) {
                 float stretch = n / ((n - cuts[k + u].low) - cuts[k + u].high);
                 a[u] = scale * stretch;
                 b[u] = (origin - cuts[k + u].low) * stretch;
             }
             moments_of(t, o, f, a, b, MANY, l1, l2, yl);
-            EACH {
+            EACH(MANY) {
                 fit r = fit_of(t, o, f, l1[u], l2[u], yl[u]);
                 vi wins = r.error < best.error;
                 best.error = vf_select(wins, r.error, best.error);

@@ -152,15 +152,15 @@ GT_INLINE void search_pairs(const tile *t, shape f, float top, const step *steps
         vf share = vf_load(around->l1 + o) / weight, c_at_zero = vf_load(around->c + o);
         vf best_s = zero, best_m = zero, best = vf_set1(0x1p100f), a[MANY], b[MANY], s[MANY], m[MANY], e[MANY];
         for (int k = 0; k < n_steps; k += MANY) {
-            EACH {
+            EACH(MANY) {
                 s[u] = to_code(vf_round(vf_min(center, vf_set1(256.0f))) + steps[k + u].s, top);
                 vf real = d * s[u], c = vf_select(real == zero, c_at_zero, real * share);
                 m[u] = to_code(vf_round(vf_min((c - mean) * inverse_min, vf_set1(256.0f))) + steps[k + u].m, top);
                 a[u] = inverse_of(real);
                 b[u] = (dmin * m[u] + mean) * a[u];
             }
-            errors_of(t, o, f, a, b, e);
-            EACH {
+            errors_of(t, o, f, a, b, MANY, e);
+            EACH(MANY) {
                 vf real = d * s[u], c = dmin * m[u] + mean;
                 vf constant = energy + (c * c) * weight;
                 vf error = vf_select(real == zero, constant, e[u] * (real * real));
