@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ _TITLES = {
     "entropy": "entropy, bits", "entropy_norm_pct": "entropy, % of maximum",
     "zd_pct": "channels more than one std above the mean, %", "cossim": "cosine with the layer before",
 }  # fmt: skip
-_LOGARITHMIC = ("sum", "mean", "std", "min", "max")
+_RELATIVE = ("sum", "mean", "std", "min", "max")
+#: Where the colours of multiples end, so that one odd layer does not bleach the others.
+_WIDEST = 10.0
 _Grid = npt.NDArray[np.float64]
 
 
@@ -102,17 +104,37 @@ def _table(kinds: dict[str, dict[int, TensorStatistics]], layers: Sequence[int],
 
 
 def _heat(chart: Figure, axes: Axes, values: _Grid, kinds: list[str], layers: list[int], figure: str) -> None:
+    """The map. Figures with a scale of their own (percent, cosine) are shown as they are; others, which do not compare
+    between kinds, as multiples of their row's median.
+    """
     from matplotlib.colors import LogNorm, Normalize
 
-    finite = values[np.isfinite(values)]
-    logarithmic = figure in _LOGARITHMIC and finite.size and finite.min() > 0
-    scale: Normalize = LogNorm() if logarithmic else Normalize()
-    image = axes.imshow(values, aspect="auto", cmap="viridis", norm=scale, interpolation="nearest")
-    axes.set_facecolor("#DDDDDD")  # no such tensor, or no value
-    axes.set_yticks(range(len(kinds)), kinds, fontsize=8)
+    title, labels, colours = _TITLES[figure], kinds, "viridis"
+    scale: Normalize = Normalize()
+    ends: Literal["neither", "both"] = "neither"
+    with_scale = figure not in _RELATIVE
+    if not with_scale:
+        medians = [_median(row) for row in values]
+        values = values / np.array([[median] for median in medians])
+        values[values <= 0] = np.nan
+        widest = max(1.25, math.exp(np.abs(np.log(values[np.isfinite(values)])).max(initial=0)))
+        ends = "both" if widest > _WIDEST else ends
+        widest = min(widest, _WIDEST)
+        scale, colours = LogNorm(1 / widest, widest), "PuOr_r"
+        labels = [f"{kind} ({median:.3g})" for kind, median in zip(kinds, medians, strict=True)]
+        title = f"{title}, as a multiple of the row's median (in brackets)"
+    image = axes.imshow(values, aspect="auto", cmap=colours, norm=scale, interpolation="nearest")
+    axes.set_facecolor("#AAAAAA")  # no such tensor, or no value
+    axes.set_yticks(range(len(kinds)), labels, fontsize=8)
     _layer_ticks(axes, layers)
-    axes.set_title(f"{_TITLES[figure]} (compare along a row)", loc="left", fontsize=10)
-    chart.colorbar(image, ax=axes, pad=0.01, fraction=0.05)
+    axes.set_title(title, loc="left", fontsize=10)
+    chart.colorbar(image, ax=axes, pad=0.01, fraction=0.05, format=None if with_scale else "%g", extend=ends)
+
+
+def _median(row: _Grid) -> float:
+    """The median of the positive values; NaN without any."""
+    held = row[np.isfinite(row) & (row > 0)]
+    return float(np.median(held)) if held.size else math.nan
 
 
 def _lines(axes: Axes, values: _Grid, kinds: list[str], layers: list[int], title: str) -> None:
