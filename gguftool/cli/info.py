@@ -55,10 +55,11 @@ def _summary(found: ModelInfo) -> str:
     about = "about " if found.approximate else ""
     lines = {
         "file": f"{found.path.name}, {size_text(found.file_bytes)}{shards}, GGUF version {found.version}",
+        "kind": _kind(found),
         "architecture": found.architecture,
         "name": found.name,
         "file type": found.file_type,
-        "shape": ", ".join(_shape_words(found)),
+        "model": ", ".join(_shape_words(found)),
         "parameters": f"{found.n_elements:,}",
         "tensor data": f"{about}{size_text(found.nbytes)}, {about}{_bpw(found.bpw)} bits per weight",
     }
@@ -68,6 +69,14 @@ def _summary(found: ModelInfo) -> str:
     if not found.n_elements:
         del lines["parameters"], lines["tensor data"]
     return "\n".join(f"{head:<13} {printable(text)}" for head, text in lines.items() if text)
+
+
+def _kind(found: ModelInfo) -> str | None:
+    """What the file is if it is no model: an adapter, a projector, an importance matrix."""
+    kind = found.metadata.get("general.type")
+    if not isinstance(kind, str) or kind == "model":
+        return None
+    return "imatrix (`gguftool stats` shows its statistics)" if kind == "imatrix" else kind
 
 
 def _bpw(bpw: float | None) -> str:
@@ -113,19 +122,23 @@ def _type_word(value: MetaValue) -> str:
 
 def _value_text(value: MetaValue, full: bool) -> str:
     if value.element_type is None:
-        return _clipped(_scalar(value.value), full)
+        return _clipped(_scalar(value.value, value.type), full)
     count = value.count or 0
-    shown = value.head(count if full else _HEAD)
-    quoted = value.element_type is ValueType.STRING
-    words = [json.dumps(v, ensure_ascii=False) for v in shown] if quoted else [_scalar(v) for v in shown]
-    if count > len(shown):
-        what = "strings" if quoted else "values"
-        return f"[{_clipped(', '.join(words), full)}, ... {count} {what}]"
-    return _clipped(f"[{', '.join(words)}]", full)
+    words = [_element(v, value.element_type) for v in value.head(count if full else _HEAD)]
+    while not full and len(words) > 1 and len(", ".join(words)) > _CLIP:
+        words.pop()
+    listed = _clipped(", ".join(words), full)
+    if count <= len(words):
+        return f"[{listed}]"
+    return f"[{listed}, ... {count} {'strings' if value.element_type is ValueType.STRING else 'values'}]"
 
 
-def _scalar(value: Any) -> str:
-    if isinstance(value, float):
+def _element(value: Any, type: ValueType) -> str:
+    return json.dumps(value, ensure_ascii=False) if type is ValueType.STRING else _scalar(value, type)
+
+
+def _scalar(value: Any, type: ValueType) -> str:
+    if type is ValueType.F32:
         return f"{value:.7g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 

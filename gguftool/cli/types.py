@@ -27,15 +27,14 @@ _COLUMNS = (
 
 @click.command("types")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--all", "every", is_flag=True, help="Also the types that live in memory only, never in a file.")
-def command(style: str, every: bool) -> None:
+def command(style: str) -> None:
     """List the tensor types: bits per weight, who reads them, whether we can encode and decode them.
 
     "bpw" counts the blocks; "row header" is bytes at the head of every row on top of them. "needs imatrix": cannot be
-    made without an importance matrix. "rows woven": that many rows are interleaved, for speed in ik_llama.cpp.
+    made without an importance matrix. "rows woven": that many rows are interleaved, for speed in ik_llama.cpp. The kind
+    "internal" is for values that live in memory while a model runs.
     """
-    rows = [_row(t) for t in TYPES if every or t.kind != "internal"]
-    click.echo(render(_COLUMNS, rows, style))
+    click.echo(render(_COLUMNS, [_row(t) for t in TYPES], style))
 
 
 def _row(t: QuantType) -> list[object]:

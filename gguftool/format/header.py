@@ -99,7 +99,9 @@ def _magic_and_version(cursor: Cursor) -> int:
         raise cursor.fail("the file is empty")
     magic = cursor.take(min(4, cursor.size), "the magic")
     if magic != MAGIC:
-        raise cursor.fail(f"this is no GGUF file: it starts with {magic!r}{_KNOWN_STARTS.get(magic, '')}", 0)
+        raise cursor.fail(
+            f"this is no GGUF file, it starts with {magic!r}{_KNOWN_STARTS.get(magic, ': is it the right one?')}", 0
+        )
     (version,) = cursor.unpack(_U32, "the version")
     if version and version & 0xFFFF == 0:
         raise cursor.fail("big-endian GGUF, not supported: convert it to little-endian first", 4)
@@ -247,16 +249,14 @@ def _placed(
                 at,
             )
         if not tensor.exact:
-            end = records[i + 1][1].offset if i + 1 < len(records) else cursor.size - start
-            tensor = replace(tensor, nbytes=max(0, end - offset))
-            if tensor.n_elements and end == offset and i + 1 == len(records):
+            behind = records[i + 1][1].offset if i + 1 < len(records) else cursor.size - start
+            tensor = replace(tensor, nbytes=max(0, behind - offset))
+            if tensor.n_elements and behind == offset:
                 raise cursor.fail(f"tensor {shown(tensor.name)} has no bytes: is the download complete?", at)
-        if start + offset + tensor.nbytes > cursor.size:
-            raise cursor.fail(
-                f"tensor {shown(tensor.name)} ends at byte {start + offset + tensor.nbytes} but the file has {cursor.size}: "
-                "is the download complete?",
-                at,
-            )
+        end = start + offset + tensor.nbytes
+        if end > cursor.size:
+            reason = f"ends at byte {end} but the file has {cursor.size}: is the download complete?"
+            raise cursor.fail(f"tensor {shown(tensor.name)} {reason}", at)
         last = offset
         expected = offset + padded(tensor.nbytes, alignment) if tensor.exact else None
         yield replace(tensor, shard=shard, offset=start + offset)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support_gguf import Tensor, array, gguf, number, split_keys, string, u32, write_shards
 
 import gguftool
@@ -63,7 +65,7 @@ def test_the_summary(model: Path) -> None:
     assert field(text, "architecture") == "llama"
     assert field(text, "name") == "Näme\\x1b[2J"
     assert field(text, "file type") == "Q4_K_M"
-    assert field(text, "shape") == "5 layers, 4-8 heads, vocabulary 1000"
+    assert field(text, "model") == "5 layers, 4-8 heads, vocabulary 1000"
     assert field(text, "parameters") == f"{n_elements:,}"
     assert field(text, "tensor data") == f"{nbytes / 1024:.2f} KiB, {8 * nbytes / n_elements:.3f} bits per weight"
     assert "about" not in text
@@ -78,6 +80,21 @@ def test_long_values_are_cut_and_shown_whole_when_asked(model: Path) -> None:
     whole = output(model, "--full")
     assert '"t999"]' in whole
     assert "x" * 300 in whole
+
+
+def test_long_strings_of_an_array_leave_room(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(
+        gguf([("words", array(8, ["w" * 30] * 9)), ("long", array(8, ["l" * 300])), ("pi", number(12, 3.1))])
+    )
+    text = output(path)
+    assert f'["{"w" * 30}", "{"w" * 30}", ... 9 strings]' in text
+    assert f'["{"l" * 72}...]' in text
+    assert "3.1\n" in text
+
+
+def test_what_is_no_model_says_so(shared: Path) -> None:
+    assert field(output(shared / "imatrix/prose-moe-8m.imatrix.gguf"), "kind").startswith("imatrix")
 
 
 def test_tensors_are_grouped_by_everything_but_the_layer(model: Path) -> None:
@@ -202,6 +219,36 @@ def test_file_types(tmp_path: Path, number: int, type_id: int, name: str) -> Non
     data = bytes(BY_ID[type_id].nbytes((4, 256)))
     path.write_bytes(gguf([("general.file_type", u32(number))], [("a", [256, 4], type_id, data)]))
     assert gguftool.info(path).file_type == name
+
+
+ODD = st.one_of(
+    st.integers(0, 255).map(lambda n: number(0, n)),
+    st.integers(-(2**63), 2**63 - 1).map(lambda n: number(11, n)),
+    st.floats(width=32).map(lambda x: number(6, x)),
+    st.booleans().map(lambda b: number(7, b)),
+    st.binary(max_size=20).map(string),
+    st.lists(st.binary(max_size=9), max_size=9).map(lambda v: array(8, v)),
+    st.lists(st.floats(width=32), max_size=9).map(lambda v: array(6, v)),
+    st.lists(st.booleans(), max_size=9).map(lambda v: array(7, v)),
+)
+WELL_KNOWN = [
+    "general.architecture",
+    "general.type",
+    "general.name",
+    "general.file_type",
+    "llama.block_count",
+    "llama.attention.head_count",
+    "tokenizer.ggml.tokens",
+]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kv=st.dictionaries(st.sampled_from(WELL_KNOWN), ODD))
+def test_no_metadata_can_upset_it(tmp_path: Path, kv: dict[str, Any]) -> None:
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(gguf(list(({"general.architecture": string("llama")} | kv).items()), TENSORS[:1]))
+    for words in (["--full"], [], ["--json"]):
+        assert output(path, *words)
 
 
 def test_the_models_at_hand(shared: Path) -> None:
