@@ -102,9 +102,7 @@ static void weigh_as_reference(tile *t, int has_w, int with_root) {
     }
 }
 
-/* False if the block is zero or so small that no scale can express it. */
-static int fill_tile(tile *t, const float *x, const float *w, int objective, int with_root) {
-    transpose(x, SUB, SUB, t->x);
+static float measure(tile *t) {
     for (int o = 0; o < LANES; o += VW) {
         vf high = {0}, low = {0};
         for (int i = 0; i < SUB; ++i) {
@@ -114,12 +112,17 @@ static int fill_tile(tile *t, const float *x, const float *w, int objective, int
         }
         vf_store(t->largest + o, vf_select(high > -low, -high, -low));
     }
-    float largest = largest_of(t->largest);
+    return largest_of(t->largest);
+}
+
+/* False if the block is zero or so small that no scale can express it. */
+static int fill_tile(tile *t, const float *x, const float *w, int objective, int with_root) {
+    transpose(x, SUB, SUB, t->x);
+    float largest = measure(t);
     if (largest < 0.5f * LEAST_SCALE) return 0;
     if (largest > FAR) {
         cut_far(t->x, SUPER);
-        cut_far(t->largest, LANES);
-        largest = FAR;
+        largest = measure(t);
     }
     vf power = power_of_two_of(vf_set1(largest)), inverse = inverse_power(power);
     t->power = power[0];
