@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_LAYER = re.compile(r"^((?:.*?\.)?blk)\.(\d+)\.")
-_SHARD = re.compile(r"^(.+)-(\d{5})-of-(\d{5})\.gguf$", re.DOTALL)
+_LAYER = re.compile(r"^((?:.*?\.)?blk)\.(0|[1-9][0-9]*)\.")
+_SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
 
 
 def layer_of(name: str) -> tuple[str, int] | None:
@@ -40,7 +40,7 @@ def shard_path(prefix: str | Path, index: int, count: int) -> Path:
 
 def parse_shard_name(path: str | Path) -> tuple[str, int, int] | None:
     """(prefix, index from 0, count) of a shard's file name, or None if it is not one."""
-    found = _SHARD.match(Path(path).name)
+    found = _SHARD.fullmatch(Path(path).name)
     if found is None:
         return None
     index, count = int(found[2]) - 1, int(found[3])

@@ -18,6 +18,8 @@ from gguftool.format.names import layer_of, parse_shard_name, rename_layer, shar
         ("blk.10.ssm_a", ("blk", 10), "blk.7.ssm_a", "ssm_a"),
         ("output.weight", None, "output.weight", "output"),
         ("token_embd.weight", None, "token_embd.weight", "token_embd"),
+        ("blk.03.weight", None, "blk.03.weight", "blk.03"),
+        ("blk.٣.weight", None, "blk.٣.weight", "blk.٣"),
         ("notblk.3.weight", None, "notblk.3.weight", "notblk.3"),
     ],
 )
