@@ -1,4 +1,4 @@
-"""Encoders of Q3_K and Q6_K, and of Q4_0 and Q5_0 with an importance, in numba: the searches of the C kernels, block by block.
+"""Encoders in numba of Q3_K and Q6_K, and of Q4_0 and Q5_0 with an importance: the searches of the C kernels.
 
 native/kquants_symmetric.c and native/legacy_symmetric.c tell layouts, method and figures. There sixteen blocks are
 searched side by side; here one after the other, in the same order of operations, so the bytes are the same. Every
@@ -33,19 +33,19 @@ HOPELESS = np.float32(2.0**100)
 
 
 class Spread(NamedTuple):
-    """Candidate scales v * (start + k * step), k < count, with the sign of v or with both."""
+    """Candidate scales v * (start + k * step), k < n, with the sign of v or with both."""
 
     start: np.float32
     step: np.float32
-    count: int
+    n: int
     both: bool
 
 
 class Window(NamedTuple):
-    """Candidates for an integer sub-scale: round(|v|) + low + k, k < count, with the sign of v or with both."""
+    """Candidates for an integer sub-scale: round(|v|) + low + k, k < n, with the sign of v or with both."""
 
     low: int
-    count: int
+    n: int
     both: bool
 
 
@@ -227,7 +227,7 @@ def _largest(x: Any) -> Any:
 def _search_spread(x: Any, w: Any, v: Any, levels: Any, plan: Any, best: Any) -> Any:
     """The best real scale around v if its error is below ``best``, else v; and the error."""
     found = v
-    for k in range(plan.count):
+    for k in range(plan.n):
         s = v * (plan.start + np.float32(k) * plan.step)
         e = _error(x, w, s, -levels, levels - ONE)
         if e < best:
@@ -273,7 +273,7 @@ def _search_sub(x: Any, w: Any, d: Any, v: Any, levels: Any, top: Any, window: A
     best, found = _energy(x, w), ZERO
     sign = -ONE if v < ZERO else ONE
     middle = (abs(v) / d + MAGIC) - MAGIC
-    for k in range(window.count):
+    for k in range(window.n):
         c = max(middle + np.float32(window.low + k), ONE)
         if not window.both:
             c = min(c, top) * sign
@@ -325,7 +325,7 @@ def _descend(
             best[:3] = now
             best[3, 0], best[3, 1] = d, error
         refit = _refitted(now, power)
-        if r == refits or refit == d or refit == ZERO:
+        if r == refits or refit in (d, ZERO):
             return
         d = refit
         own = np.empty(LANES, np.float32)
