@@ -31,13 +31,17 @@ def command(src: Path, dst: Path, prune_layers: str | None, threads: str | None,
     """Copy the model IN to OUT; no value changes. Any shard stands for the whole model."""
     from gguftool.cli.running import describe, run
     from gguftool.cli.words import parse_threads, prune_switches
-    from gguftool.plan.layers import parse_layers
     from gguftool.verbs.rewrite import Request, prepare
 
+    layers: tuple[int, ...] = ()
+    if prune_layers:
+        from gguftool.plan.layers import parse_layers
+
+        layers = parse_layers(prune_layers)
     request = Request(
         src=src,
         dst=dst,
-        prune_layers=parse_layers(prune_layers) if prune_layers else (),
+        prune_layers=layers,
         prune_allowed=prune_switches(options),
         overrides=options["override_kv"],
         keep_split=options["keep_split"],

@@ -15,7 +15,7 @@ import click
 
 from gguftool.cli.progress import ne, shown
 from gguftool.plan.moves import Move, Plan
-from gguftool.run.measure import TensorRow
+from gguftool.run.report import TensorRow
 from gguftool.verbs.rewrite import Prepared, Result
 
 _MIB = 1 << 20

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gguftool.codecs.dispatch import backend, can_decode, can_encode
 from gguftool.errors import CodecError
 from gguftool.format.quanttypes import QuantType
 from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Move, Plan
-from gguftool.plan.retype import Importances
-from gguftool.recipe.decide import needs_importance
-from gguftool.recipe.filetypes import FileType
+
+if TYPE_CHECKING:
+    from gguftool.plan.importances import Importances
+    from gguftool.recipe.filetypes import FileType
 
 _GIB = 1 << 30
 
@@ -103,24 +104,31 @@ def _cuts(move: Move) -> Iterable[str]:
 
 
 def _codecs(plan: Plan) -> Iterable[str]:
-    when = "without the compiled kernels" if backend() == "numba" else "yet"
-
     def worked(move: Move) -> bool:
         return not move.copied or any(p.cuts_blocks for p in move.pieces)
 
+    if not any(worked(m) for m in plan.moves):
+        return
+    from gguftool.codecs import dispatch  # a plain copy has no use for kernels
+
+    when = "without the compiled kernels" if dispatch.backend() == "numba" else "yet"
     for (source,), names in _grouped(plan, worked, lambda m: (m.pieces[0].source.type,)):
-        if not can_decode(source):
+        if not dispatch.can_decode(source):
             yield f"cannot decode {source.name} {when} ({_some(names)})"
     for (target,), names in _grouped(plan, worked, lambda m: (m.type,)):
         if not target.is_target:
             yield f"{target.name} is no type that a tensor can be converted to ({_some(names)})"
-        elif not can_encode(target):
+        elif not dispatch.can_encode(target):
             yield f"cannot encode {target.name} {when} ({_some(names)})"
 
 
 def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
+    if facts.file_type is None:
+        return
+    from gguftool.recipe.decide import needs_importance
+
     def lacking(move: Move) -> bool:
-        if move.copied or facts.file_type is None or all(p.importance for p in move.pieces):
+        if move.copied or not facts.file_type or all(p.importance for p in move.pieces):
             return False
         return needs_importance(move.type, facts.file_type, move.name)
 

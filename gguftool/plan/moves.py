@@ -24,7 +24,7 @@ from gguftool.format.quanttypes import QuantType
 
 if TYPE_CHECKING:
     from gguftool.format.reader import Model, TensorInfo
-    from gguftool.plan.retype import Importances
+    from gguftool.plan.importances import Importances
     from gguftool.recipe.decide import Recipe
 
 #: Changes whenever the meaning of a serialised plan does.

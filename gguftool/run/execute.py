@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from gguftool.codecs.dispatch import KERNELS_VERSION, backend
 from gguftool.errors import CodecError, FormatError, GGUFToolError, JournalError
 from gguftool.format.atomic import sync_folder
 from gguftool.plan.layout import OutputFile, lay_out
@@ -25,7 +24,11 @@ from gguftool.plan.moves import Plan, SourceFile
 from gguftool.run.journal import Done, Journal, open_journal
 from gguftool.run.outputs import Target, journal_path, targets
 from gguftool.run.pool import Log, Meter, Progress, run_all
-from gguftool.run.tasks import ImatrixValues, Job, WeightCache, cut
+from gguftool.run.tasks import cut
+from gguftool.run.work import Job
+
+if TYPE_CHECKING:
+    from gguftool.run.convert import ImatrixValues, WeightCache
 
 #: Memory for rows in flight, all threads together.
 MAX_BUFFER = 256 << 20
@@ -33,13 +36,6 @@ MAX_BUFFER = 256 << 20
 
 class Interrupted(GGUFToolError):
     """The run was stopped from outside; what is done is kept and the message says how to go on."""
-
-
-class Imatrix(ImatrixValues, Protocol):
-    """An importance matrix that can say which one it is."""
-
-    @property
-    def sha256(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Options:
     progress: Callable[[Progress], None] | None = None
 
 
-def execute(plan: Plan, dst: Path, options: Options | None = None, imatrix: Imatrix | None = None) -> Outcome:
+def execute(plan: Plan, dst: Path, options: Options | None = None, imatrix: ImatrixValues | None = None) -> Outcome:
     """Writes the plan's output at ``dst`` and says what came of it.
 
     Raises JournalError when an unfinished output of another plan is in the way or another process writes it,
@@ -97,16 +93,24 @@ def execute(plan: Plan, dst: Path, options: Options | None = None, imatrix: Imat
     return Outcome(paths, nbytes, run.sums(), run.resumed, len(run.tasks), time.monotonic() - begin)
 
 
-def _key(plan: Plan, options: Options, imatrix: Imatrix | None) -> dict[str, str]:
+def _key(plan: Plan, options: Options, imatrix: ImatrixValues | None) -> dict[str, str]:
     source = hashlib.sha256(repr([(s.size, s.mtime_ns, s.header_sha256) for s in plan.sources]).encode()).hexdigest()
     return {
         "recipe or options": plan.hash,
         "source": source,
         "imatrix": imatrix.sha256 if imatrix is not None else "none",
-        "version of the kernels": f"{KERNELS_VERSION} {backend()}",
+        "version of the kernels": _kernels(plan),
         "objective": options.objective or "default",
         "effort": options.effort,
     }
+
+
+def _kernels(plan: Plan) -> str:
+    if all(m.copied and not any(p.cuts_blocks for p in m.pieces) for m in plan.moves):
+        return "none"
+    from gguftool.codecs.dispatch import KERNELS_VERSION, backend
+
+    return f"{KERNELS_VERSION} {backend()}"
 
 
 @contextlib.contextmanager
@@ -186,7 +190,7 @@ class _Run:
             self.plan,
             self.sources,
             self.outputs,
-            WeightCache(imatrix, 2 * threads + 2),
+            None if imatrix is None else _weights(imatrix, 2 * threads + 2),
             max(1, self.options.max_buffer // threads),
             self.options.objective,
             self.options.effort,
@@ -231,6 +235,12 @@ class _Run:
             if (record := self.journal.done.get(task.index)) is not None:
                 total[task.move] += record
         return tuple(total)
+
+
+def _weights(imatrix: ImatrixValues, n_slices: int) -> WeightCache:
+    from gguftool.run.convert import WeightCache
+
+    return WeightCache(imatrix, n_slices)
 
 
 def _size(path: Path) -> int:

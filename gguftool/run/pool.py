@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from gguftool.plan.moves import Move, Plan
 from gguftool.run.journal import Done, Journal
-from gguftool.run.tasks import Job, Scratch, Stopped, Task, run_task
+from gguftool.run.tasks import Task
+from gguftool.run.work import Job, Scratch, Stopped, run_task
 
 #: Seconds between two groups of records, and that many times what writing the last one took, if that is more.
-_EVERY = 1.0
+_EVERY = 3.0
 _SHARE = 10
 #: How many tasks ahead of all workers the system is asked to fetch from a cold source.
 _AHEAD = 2

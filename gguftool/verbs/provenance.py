@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguftool.codecs.dispatch import KERNELS_VERSION
 from gguftool.format.metadata import Metadata, MetaValue, ValueType
 
 Edits = dict[str, MetaValue | None]
@@ -71,6 +70,8 @@ def our_edits(
     edits: Edits = {key: None for key in metadata if key.startswith("gguftool.") and key != "gguftool.pruned_layers"}
     edits["gguftool.version"] = MetaValue.of(tool_version(), ValueType.STRING)
     if recipe:
+        from gguftool.codecs.dispatch import KERNELS_VERSION
+
         edits["gguftool.kernels"] = MetaValue.of(KERNELS_VERSION, ValueType.STRING)
         edits["gguftool.recipe"] = MetaValue.of(list(recipe), ValueType.ARRAY, ValueType.STRING)
         edits["gguftool.effort"] = MetaValue.of(effort, ValueType.STRING)

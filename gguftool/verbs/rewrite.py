@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Self
 from gguftool.errors import PlanError, UsageError
 from gguftool.format.reader import Model, open_model
 from gguftool.plan.check import Facts, check
+from gguftool.plan.importances import Importances, bpw_cost, uncovered, unused
 from gguftool.plan.moves import Plan
 from gguftool.plan.overrides import parse_overrides
-from gguftool.plan.retype import Importances, bpw_cost, uncovered, unused
-from gguftool.recipe.decide import Recipe
 from gguftool.run.execute import MAX_BUFFER, Options, execute
-from gguftool.run.measure import Estimate, TensorRow, estimate, tensor_rows, write_report
+from gguftool.run.measure import Estimate, estimate
 from gguftool.run.outputs import Target, survey, targets
 from gguftool.run.pool import Progress
+from gguftool.run.report import TensorRow, tensor_rows, write_report
 from gguftool.verbs.provenance import Edits, ImatrixUse, copy_edits, our_edits, quantizer_edits
 
 if TYPE_CHECKING:
     from gguftool.imatrix.file import Imatrix
+    from gguftool.recipe.decide import Recipe
 
 
 @dataclass(frozen=True)

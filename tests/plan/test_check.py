@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from support_models import keys
 
+from gguftool.codecs import dispatch
 from gguftool.format.quanttypes import QuantType, type_by_name, unknown_type
-from gguftool.plan import check as check_module
 from gguftool.plan.check import Facts, check
+from gguftool.plan.importances import Importances
 from gguftool.plan.moves import Move, Origin, Piece, Plan
-from gguftool.plan.retype import Importances
 from gguftool.recipe.filetypes import file_type_by_name
 
 F16, Q8_0 = type_by_name("f16"), type_by_name("q8_0")
@@ -80,9 +80,9 @@ def test_requantizing() -> None:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_missing_kernels(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    monkeypatch.setattr(check_module, "can_encode", lambda kind: kind.name != "iq3_s")
-    monkeypatch.setattr(check_module, "can_decode", lambda kind: kind.name != "iq4_k")
-    monkeypatch.setattr(check_module, "backend", lambda: "native" if native else "numba")
+    monkeypatch.setattr(dispatch, "can_encode", lambda kind: kind.name != "iq3_s")
+    monkeypatch.setattr(dispatch, "can_decode", lambda kind: kind.name != "iq4_k")
+    monkeypatch.setattr(dispatch, "backend", lambda: "native" if native else "numba")
     said = problems(move("iq3_s"), move("q8_0", source=type_by_name("iq4_k"), name="b"), allow_requantize=True)
     when = "yet" if native else "without the compiled kernels"
     assert said == [f"cannot decode iq4_k {when} (b)", f"cannot encode iq3_s {when} (blk.0.w.weight)"]
@@ -140,7 +140,7 @@ def test_unknown_types_can_only_be_copied() -> None:
 def test_who_needs_importances(
     monkeypatch: pytest.MonkeyPatch, target: str, type_name: str, name: str, needed: bool
 ) -> None:
-    monkeypatch.setattr(check_module, "can_encode", lambda kind: True)
+    monkeypatch.setattr(dispatch, "can_encode", lambda kind: True)
     made = plan(move(target, name=name))
     facts = Facts(file_type=file_type_by_name(type_name))
     assert any("needs an importance matrix" in s for s in check(made, facts)) is needed

@@ -15,9 +15,9 @@ from gguftool.errors import PlanError
 from gguftool.format.metadata import MetaValue, ValueType
 from gguftool.format.quanttypes import type_by_name, unknown_type
 from gguftool.format.reader import open_model
+from gguftool.plan.importances import Importances
 from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Move, Origin, Piece, Plan
-from gguftool.plan.retype import Importances
 from gguftool.recipe.decide import Recipe
 from gguftool.recipe.filetypes import file_type_by_name
 from gguftool.recipe.grammar import parse_tensor_type

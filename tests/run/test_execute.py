@@ -21,12 +21,12 @@ from gguftool.errors import CodecError, FormatError, GGUFToolError, JournalError
 from gguftool.format.quanttypes import type_by_name
 from gguftool.format.reader import Model, open_model
 from gguftool.format.writer import write_gguf
+from gguftool.plan.importances import Importances
 from gguftool.plan.moves import Move, Plan
-from gguftool.plan.retype import Importances
 from gguftool.recipe.decide import Recipe
 from gguftool.recipe.filetypes import file_type_by_name
+from gguftool.run import convert, pool, tasks, work
 from gguftool.run import execute as execute_module
-from gguftool.run import pool, tasks
 from gguftool.run.execute import Interrupted, Options, execute
 from gguftool.run.pool import Progress
 
@@ -95,7 +95,7 @@ def test_threads_buffers_and_hand_copies_change_no_byte(
     plan = planned(path, "q8_0")
     execute(plan, tmp_path / "a", Options(threads=1))
     execute(plan, tmp_path / "b", Options(threads=3, max_buffer=1))
-    monkeypatch.setattr(tasks, "_by_kernel", tasks._by_hand)
+    monkeypatch.setattr(work, "_by_kernel", work._by_hand)
     execute(plan, tmp_path / "c", Options(threads=2, max_buffer=100_000, sync=False))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
@@ -315,17 +315,17 @@ def test_a_full_disk_on_the_way_keeps_what_is_done(
 ) -> None:
     plan = planned(write_model(tmp_path / "m.gguf"), "q8_0")
     room = iter(range(40))
-    real = tasks._write
+    real = convert.write_at
 
-    def write(fd: int, data: npt.NDArray[np.uint8], offset: int) -> None:
+    def write(fd: int, data: memoryview, offset: int) -> None:
         if next(room, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(fd, data, offset)
 
-    monkeypatch.setattr(tasks, "_write", write)
+    monkeypatch.setattr(convert, "write_at", write)
     with pytest.raises(GGUFToolError, match="what is done is kept"):
         execute(plan, tmp_path / "out")
-    monkeypatch.setattr(tasks, "_write", real)
+    monkeypatch.setattr(convert, "write_at", real)
     assert execute(plan, tmp_path / "out").resumed >= 30
     execute(plan, tmp_path / "again")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "again").read_bytes()

@@ -14,12 +14,12 @@ from support_oracle import needs_libllama, write_switched_off
 from support_peer import peer_quantize
 
 import gguftool
+from gguftool.codecs import dispatch
 from gguftool.errors import ImatrixError, PlanError, RecipeError, UsageError
 from gguftool.format.metadata import MetaValue, ValueType
 from gguftool.format.quanttypes import type_by_name
 from gguftool.format.reader import Model, open_model
 from gguftool.format.writer import write_gguf
-from gguftool.plan import check
 from gguftool.recipe.decide import Recipe
 from gguftool.recipe.filetypes import file_type_by_name
 from gguftool.verbs.rewrite import Request, prepare
@@ -171,7 +171,7 @@ def test_overrides_win_over_our_own_keys(tmp_path: Path) -> None:
 
 
 def test_every_problem_at_once_and_nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "can_encode", lambda kind: not kind.name.startswith("iq"))
+    monkeypatch.setattr(dispatch, "can_encode", lambda kind: not kind.name.startswith("iq"))
     path = write_model(tmp_path / "m.gguf", n_layer=2)
     imatrix = write_imatrix(tmp_path / "i.gguf", shapes(2, 128, 512, 64))
     before = sorted(tmp_path.iterdir())
