@@ -126,6 +126,9 @@ class Metadata(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return self._entries[key].value
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries  # Mapping's own would decode the value
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

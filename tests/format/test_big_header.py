@@ -41,6 +41,7 @@ def test_strings_are_decoded_only_when_asked(big: Path, monkeypatch: pytest.Monk
     strings = metadata._strings
     monkeypatch.setattr(metadata, "_strings", lambda raw, n: (decoded.append(n), strings(raw, n))[1])
     with open_model(big) as model:
+        assert "tokenizer.ggml.tokens" in model.metadata
         assert decoded == []
         assert model.metadata["tokenizer.ggml.tokens"][-1] == "token255999"
         assert decoded == [256_000]
