@@ -30,6 +30,33 @@
 #define EACH_LANE for (int o = 0; o < LANES; o += VW)
 #define EACH_ROW(n) for (int i = 0; i < (n); ++i)
 
+/* How much a candidate takes off the lower and the upper end of the range, in fortieths of a level. */
+#define CUT 0.025f
+typedef struct {
+    signed char low, high;
+} cut;
+
+/* Integers near a sub-block's best pair. */
+typedef struct {
+    signed char s, m;
+} step;
+
+typedef struct {
+    float d, dmin;
+} factors;
+
+/* How far a search goes. */
+typedef struct {
+    const cut *cuts;
+    int n_cuts, fits;      /* the real search: candidates, a multiple of four, then rounds of codes and fits */
+    float from, by;        /* the scan of d and dmin: factors from + k * by on what the largest S (M) needs */
+    int scans;
+    int n_steps, rounds;   /* pairs tried; rounds of that and of refits */
+    int n_starts, settles; /* other d and dmin to start from; rounds for each */
+} plan;
+
+#include "affine_plans.h"
+
 /* What distinguishes the types. */
 typedef struct {
     int rows;   /* elements of a sub-block */
@@ -279,13 +306,8 @@ GT_INLINE fit fit_of(const tile *t, int o, shape f, vf l1, vf l2, vf yl) {
     return r;
 }
 
-/* How much a candidate takes off the lower and the upper end of the range, in levels. */
-typedef struct {
-    float low, high;
-} cut;
-
-/* The best fit of all the cuts, and after some more rounds of codes and fits. */
-GT_INLINE void search_fits(const tile *t, shape f, const cut *cuts, int n_cuts, int rounds, fits *out) {
+/* The best fit of all the plan's cuts, and after some more rounds of codes and fits. */
+GT_INLINE void search_fits(const tile *t, shape f, const plan *p, fits *out) {
     EACH_LANE {
         const float n = (float)f.levels;
         vf l1[MANY], l2[MANY], yl[MANY], a[MANY], b[MANY], zero = vf_set1(0.0f), mean = vf_load(t->mean + o);
@@ -293,11 +315,11 @@ GT_INLINE void search_fits(const tile *t, shape f, const cut *cuts, int n_cuts, 
         vf best_l1 = zero, best_l2 = zero, best_yl = zero;
         fit best = {zero, f.free ? zero : vf_max(mean, zero), zero};
         best.error = vf_load(t->energy + o) + (best.c * best.c) * vf_load(t->weight + o);
-        for (int k = 0; k < n_cuts; k += MANY) {
+        for (int k = 0; k < p->n_cuts; k += MANY) {
             EACH(MANY) {
-                float stretch = n / ((n - cuts[k + u].low) - cuts[k + u].high);
+                float off = (float)p->cuts[k + u].low * CUT, stretch = n / ((n - off) - (float)p->cuts[k + u].high * CUT);
                 a[u] = scale * stretch;
-                b[u] = (origin - cuts[k + u].low) * stretch;
+                b[u] = (origin - off) * stretch;
             }
             moments_of(t, o, f, a, b, MANY, l1, l2, yl);
             EACH(MANY) {
@@ -311,7 +333,7 @@ GT_INLINE void search_fits(const tile *t, shape f, const cut *cuts, int n_cuts, 
                 best_yl = vf_select(wins, yl[u], best_yl);
             }
         }
-        for (int k = 0; k < rounds; ++k) {
+        for (int k = 0; k < p->fits; ++k) {
             a[0] = inverse_of(best.s);
             b[0] = best.c * a[0];
             moments_of(t, o, f, a, b, 1, l1, l2, yl);

@@ -26,25 +26,6 @@
 
 #define SUPER 256
 
-/* Integers near a sub-block's best pair. */
-typedef struct {
-    float s, m;
-} step;
-
-typedef struct {
-    const cut *cuts;
-    int n_cuts, fits;       /* the real search */
-    float from, by;         /* the scan of d: factors from + k * by on what the largest S needs */
-    int scans;
-    const step *steps;      /* pairs tried */
-    int n_steps;
-    int rounds;             /* of pairs and refits of d and dmin */
-    const float (*starts)[2]; /* further factors on d and dmin */
-    int n_starts, settles;    /* rounds for each */
-} plan;
-
-#include "affine_plans.h"
-
 typedef struct {
     float s[LANES], m[LANES];    /* sub-scales */
     float d[LANES], dmin[LANES]; /* of the lane's super-block, scaled as the tile is */
@@ -144,18 +125,18 @@ GT_INLINE void scan_scales(const tile *t, shape f, float top, const plan *p, con
 }
 
 /* The best pair of integers of every sub-block among the steps around its real scales. */
-GT_INLINE void search_pairs(const tile *t, shape f, float top, const step *steps, int n_steps, const fits *around, solution *now) {
+GT_INLINE void search_pairs(const tile *t, shape f, float top, const plan *p, const fits *around, solution *now) {
     EACH_LANE {
         vf d = vf_load(now->d + o), dmin = vf_load(now->dmin + o), mean = vf_load(t->mean + o);
         vf weight = vf_load(t->weight + o), energy = vf_load(t->energy + o), zero = vf_set1(0.0f);
         vf center = vf_load(around->s + o) * inverse_of(d), inverse_min = inverse_of(dmin);
         vf share = vf_load(around->l1 + o) / weight, c_at_zero = vf_load(around->c + o);
         vf best_s = zero, best_m = zero, best = vf_set1(0x1p100f), a[MANY], b[MANY], s[MANY], m[MANY], e[MANY];
-        for (int k = 0; k < n_steps; k += MANY) {
+        for (int k = 0; k < p->n_steps; k += MANY) {
             EACH(MANY) {
-                s[u] = to_code(vf_round(vf_min(center, vf_set1(256.0f))) + steps[k + u].s, top);
+                s[u] = to_code(vf_round(vf_min(center, vf_set1(256.0f))) + (float)STEPS[k + u].s, top);
                 vf real = d * s[u], c = vf_select(real == zero, c_at_zero, real * share);
-                m[u] = to_code(vf_round(vf_min((c - mean) * inverse_min, vf_set1(256.0f))) + steps[k + u].m, top);
+                m[u] = to_code(vf_round(vf_min((c - mean) * inverse_min, vf_set1(256.0f))) + (float)STEPS[k + u].m, top);
                 a[u] = inverse_of(real);
                 b[u] = (dmin * m[u] + mean) * a[u];
             }
@@ -233,7 +214,7 @@ GT_INLINE void keep(solution *best, const solution *now) {
 GT_INLINE void descend(const tile *t, shape f, float top, const plan *p, const fits *around, int rounds, solution *now,
                        solution *best) {
     for (int r = 0;; ++r) {
-        search_pairs(t, f, top, p->steps, p->n_steps, r ? &now->own : around, now);
+        search_pairs(t, f, top, p, r ? &now->own : around, now);
         keep(best, now);
         if (r + 1 >= rounds) return;
         refit_scales(t, f, now);
@@ -245,7 +226,7 @@ GT_INLINE void choose_scales(const tile *t, shape f, float top, const plan *p, s
     solution now, start;
     memset(best, 0, sizeof *best);
     EACH_LANE vf_store(best->error + o, vf_set1(0x1p100f));
-    search_fits(t, f, p->cuts, p->n_cuts, p->fits, &real);
+    search_fits(t, f, p, &real);
     memset(&now, 0, sizeof now);
     scan_scales(t, f, top, p, &real, now.d, now.dmin);
     descend(t, f, top, p, &real, p->rounds, &now, best);
@@ -253,8 +234,8 @@ GT_INLINE void choose_scales(const tile *t, shape f, float top, const plan *p, s
     for (int k = 0; k < p->n_starts; ++k) {
         EACH_LANE {
             vf power = vf_load(t->power + o);
-            vf_store(now.d + o, storable(vf_load(start.d + o) * p->starts[k][0], power));
-            vf_store(now.dmin + o, storable(vf_load(start.dmin + o) * p->starts[k][1], power));
+            vf_store(now.d + o, storable(vf_load(start.d + o) * STARTS[k].d, power));
+            vf_store(now.dmin + o, storable(vf_load(start.dmin + o) * STARTS[k].dmin, power));
         }
         descend(t, f, top, p, &start.own, p->settles, &now, best);
     }

@@ -15,15 +15,6 @@
 #define BLOCK 32
 #define BATCH (BLOCK * LANES)
 
-/* How far a search goes. */
-typedef struct {
-    const cut *cuts;
-    int n_cuts, fits; /* of real scales */
-    int rounds;       /* of stored ones */
-} plan;
-
-#include "legacy_affine_plans.h"
-
 /* What is stored, at real size. */
 typedef struct {
     float d[LANES], m[LANES];
@@ -74,7 +65,7 @@ GT_INLINE vf round_signed(vf v) {
 
 GT_INLINE void choose_scales(const tile *t, shape f, const plan *p, solution *out) {
     fits real;
-    search_fits(t, f, p->cuts, p->n_cuts, p->fits, &real);
+    search_fits(t, f, p, &real);
     EACH_LANE {
         vf power = vf_load(t->power + o), inverse = inverse_power(power), mean = vf_load(t->mean + o);
         vf s = vf_load(real.s + o), c = vf_load(real.c + o), best = vf_set1(0x1p100f), d = s, m = s;
