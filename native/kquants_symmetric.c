@@ -5,17 +5,19 @@
  * c + 32), d. Q6_K: l in -32..31, c in -128..127, 210 bytes: 128 of low nibbles, 64 of high bit pairs, 16 scales, d.
  *
  * The reference looks for a real scale per sub-block first, nineteen candidates with the largest element always on -N,
- * then rounds these scales to d * c, then rounds the weights, and never looks back. Here nothing but what can be stored
- * is ever tried: for a given d, a window of integers c in each sub-block, codes rounded for exactly d * c, and the exact
- * error. Then d is refitted by weighted least squares, rounded to binary16, and the windows are searched again around
- * the sub-scales' own least-squares values; then the same for a few d a little smaller and larger. Candidates reach well
- * above the scale that the largest weight asks for, because a lucky alignment of the few weights that matter is worth
- * more than the finest steps. Both signs of c are tried in Q3_K, where an eighth level is worth having on the right
- * side; among 64 it is not, so Q6_K puts the extra level on the side of the largest weight.
+ * then rounds these scales to d * c, then rounds the weights, and never looks back. Here the first search only finds
+ * out where to look; after it nothing is tried but what can be stored. For a given d that is a window of integers c in
+ * each sub-block around its real scale, codes rounded for exactly d * c, and the exact error. Then d is refitted by
+ * weighted least squares, rounded to binary16, and the windows are searched again around the sub-scales' own
+ * least-squares values; then the same for a few d a little smaller and larger. Candidates reach well above the scale
+ * that the largest weight asks for, because a lucky alignment of the few weights that matter is worth more than the
+ * finest steps. Both signs of c are tried in Q3_K, where an eighth level is worth having on the right side; among 64 it
+ * is not, so Q6_K puts the extra level on the side of the largest weight.
  *
  * The error against the reference's, same weights, mean over three kinds of rows: Q3_K 0.95 with an importance, 0.91
- * without; Q6_K 0.88. It costs a third of the reference's time (AVX-512; AVX2 about the same), because blocks are in the
- * lanes; the fast effort (0.97, 0.92, 0.90) an eighth, the best (0.95, 0.91, 0.84) ten times it.
+ * without; Q6_K 0.86 and 0.87. With an importance it takes less than a third of the reference's time (AVX-512; AVX2
+ * nearly the same), because blocks are in the lanes; fast (0.97 and 0.91, 0.89 and 0.89) an eighth, best (0.95 and
+ * 0.91, 0.84 and 0.86) six to ten times it. Without an importance the reference's Q3_K is quicker: here two thirds.
  *
  * d is rounded before c is chosen, so small weights do not collapse: where d is subnormal, few values are left for it,
  * but c makes up for that. At a standard deviation of 1e-4 the reference's Q6_K has sixty times this error.
@@ -27,7 +29,7 @@
 #define SUPER 256
 #define SUB 16
 
-/* Candidates for a sub-scale near the real value v: round(|v|) + low + k, k < count, with the sign of v or with both. */
+/* Candidates for a sub-scale near a real v: round(|v|) + low + k, k < count, with the sign of v or with both. */
 typedef struct {
     int low, count, both;
 } window;
@@ -44,10 +46,14 @@ typedef struct {
     float from_start, step_start;
 } plan;
 
-/* By effort. */
+/* By effort; for even weights, where the sign that suits the largest weight suits the sub-block, apart. */
 static const plan Q3_K[3] = {
     {SPREAD(0.79f, 1.37f, 4, 1), 1.0f, {-1, 2, 1}, 1, {0, 2, 1}, 0, 1, 1.03f, 0.0f},
     {SPREAD(0.53f, 1.38f, 12, 1), 1.0f, {-2, 4, 1}, 5, {-1, 2, 1}, 0, 5, 0.94f, 0.03f},
+    {SPREAD(0.4f, 1.6f, 64, 1), 1.0f, {-5, 10, 1}, 5, {-8, 16, 1}, 2, 25, 0.82f, 0.015f}};
+static const plan Q3_K_EVEN[3] = {
+    {SPREAD(0.76f, 1.36f, 8, 0), 1.0f, {-1, 4, 0}, 1, {-1, 2, 0}, 1, 1, 1.02f, 0.0f},
+    {SPREAD(0.53f, 1.38f, 12, 0), 1.0f, {-2, 4, 0}, 3, {-1, 2, 1}, 0, 5, 0.94f, 0.03f},
     {SPREAD(0.4f, 1.6f, 64, 1), 1.0f, {-5, 10, 1}, 5, {-8, 16, 1}, 2, 25, 0.82f, 0.015f}};
 static const plan Q6_K[3] = {
     {SPREAD(0.92f, 1.18f, 8, 0), 1.0f, {-1, 4, 0}, 0, {0, 0, 0}, 0, 0, 0.0f, 0.0f},
@@ -322,9 +328,13 @@ static void pack_q6_k(const uint8_t *codes, const float c[LANES], float d, uint8
     u16_store(out + 208, f16_from_scale(d));
 }
 
-#define ENCODER(type, TYPE, n_levels, n_top, with_root, n_bytes)                                                    \
+static int even_weights(const float *w, const gt_options *opt) {
+    return opt->objective == GT_MSE || (!w && opt->objective == GT_IMATRIX);
+}
+
+#define ENCODER(type, PLANS, EVEN_PLANS, n_levels, n_top, with_root, n_bytes)                                       \
     static void encode_##type(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {     \
-        const plan *p = &TYPE[opt->effort];                                                                         \
+        const plan *p = &(even_weights(w, opt) ? EVEN_PLANS : PLANS)[opt->effort];                                  \
         for (int64_t i = 0; i < n; i += SUPER, out += n_bytes) {                                                    \
             uint8_t codes[SUPER];                                                                                   \
             tile t;                                                                                                 \
@@ -336,8 +346,8 @@ static void pack_q6_k(const uint8_t *codes, const float c[LANES], float d, uint8
             pack_##type(codes, s.c, s.d * t.power, out);                                                            \
         }                                                                                                           \
     }
-ENCODER(q3_k, Q3_K, 4, 31, 1, 110)
-ENCODER(q6_k, Q6_K, 32, 127, 0, 210)
+ENCODER(q3_k, Q3_K, Q3_K_EVEN, 4, 31, 1, 110)
+ENCODER(q6_k, Q6_K, Q6_K, 32, 127, 0, 210)
 
 const gt_codec GT_FN(gt_kquants_symmetric)[] = {
     {11, SUPER, 110, 0, encode_q3_k, NULL}, {14, SUPER, 210, 0, encode_q6_k, NULL}, {0}};

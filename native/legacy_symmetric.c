@@ -1,16 +1,16 @@
 /* Searches of Q4_0 and Q5_0 with importances: blocks of 32 weights with one binary16 scale.
  *
- * x = d * l, l in -8..7 (Q4_0, 18 bytes: d, then 16 bytes with the codes l + 8 of elements 0..15 in the low and 16..31
- * in the high nibbles) or in -16..15 (Q5_0, 22 bytes: d, a word with the fifth bits, nibbles). Without importances these
- * types are a closed form, in legacy.c.
+ * x = d * l, l in -8..7 (Q4_0, 18 bytes: d, then 16 bytes with the codes l + 8 of elements 0..15 in the low and
+ * 16..31 in the high nibbles) or in -16..15 (Q5_0, 22 bytes: d, a word with the fifth bits, nibbles). Without
+ * importances these types are a closed form, in legacy.c.
  *
  * The reference tries nineteen scales within a ninth (Q4_0) of the one that puts the largest weight on -N, keeps the
- * best after least squares, rounds it to binary16 and leaves the codes as they were. Here the scales reach from where an
- * unimportant large weight is clipped to where a few important ones happen to fall on levels; in Q4_0 both signs are
+ * best after least squares, rounds it to binary16 and leaves the codes as they were. Here the scales reach from where
+ * an unimportant large weight is clipped to where a few important ones happen to fall on levels; in Q4_0 both signs are
  * tried, because the extra level may belong to the other side; then the scale is refitted, rounded to binary16 and the
  * codes chosen again, a few times, and only errors of stored values are compared. Against the reference's error, same
- * weights, mean over three kinds of rows: Q4_0 0.946, Q5_0 0.942, in less than a third of its time; fast 0.951 and 0.952
- * in an eighth. More candidates gain next to nothing (best: 0.945, 0.941).
+ * weights, mean over three kinds of rows: Q4_0 0.946, Q5_0 0.942, in less than a third of its time; fast 0.951 and
+ * 0.952 in an eighth. More candidates gain next to nothing (best: 0.945, 0.941).
  *
  * choose_scales and round_codes are separate, so that an encoder may change the columns in between.
  */

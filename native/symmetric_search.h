@@ -2,11 +2,11 @@
  *
  * A symmetric block stores x as s * l with codes l in -N .. N-1. For a given s the best code is the nearest one, so the
  * whole problem is s: the weighted error as a function of s is a saw of many teeth, and the lowest tooth is found by
- * trying. Here *blocks* are in the lanes: a tile holds sixteen blocks transposed, element i of all sixteen in one row.
- * A candidate scale is then one vector, its error needs no sum across lanes, the best one is kept by a comparison, any
- * number of candidates will do, and each lane works in the order of scalar code, so every instruction set gives the same
- * bytes. With t = x / s and e = t - l the error is s^2 sum w e^2: nine operations for sixteen weights, fifteen for
- * both signs of s together, which share t and its rounding and differ only in which end has the extra level.
+ * trying. *Blocks* are in the lanes, not candidates: a tile holds sixteen blocks transposed, element i of all sixteen
+ * in one row. A candidate scale is then one vector, its error needs no sum across lanes, the best one is kept by a
+ * comparison, any number of candidates will do, and each lane works in the order of scalar code, so every instruction
+ * set gives the same bytes. With t = x / s and e = t - l the error is s^2 sum w e^2: nine operations for sixteen
+ * weights, sixteen for both signs of s together, which share t and differ only in which end has the extra level.
  *
  * Everything is done on x * 2^-k with the largest magnitude in [1, 2), so nothing can overflow or vanish; scales are
  * rounded to binary16 where they will be stored, at the real scale, and only what is rounded is measured.
@@ -182,7 +182,8 @@ GT_INLINE float factor(const spread *range, int k) {
 }
 
 /* Tries the scales around v, as real numbers. */
-GT_INLINE found search_spread(const float *x, const float *w, int n, vf v, const spread *range, int levels, found best) {
+GT_INLINE found search_spread(const float *x, const float *w, int n, vf v, const spread *range, int levels,
+                              found best) {
     if (range->both)
         for (int k = 0; k < range->count; k += PAIRS) {
             vf s[PAIRS], inverse[PAIRS], e[PAIRS], f[PAIRS];
