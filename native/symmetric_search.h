@@ -88,7 +88,7 @@ GT_INLINE vf round_to_f16(vf v) {
 /* So many candidates go through the rows together: they share loads, and their latencies overlap. */
 #define SINGLES (VW == 16 ? 4 : 2)
 #define PAIRS 2
-#define EACH(many) _Pragma("GCC unroll 4") for (int u = 0; u < (many); ++u)
+#define EACH(many) for (int u = 0; u < (many); ++u)
 
 /* For each candidate scale sum w (t - l)^2 over n rows, t = x * inverse, with codes -levels .. levels-1. */
 GT_INLINE void errors_of(const float *x, const float *w, int n, const vf inverse[SINGLES], int levels,
