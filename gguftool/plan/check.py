@@ -22,13 +22,14 @@ _GIB = 1 << 30
 class Facts:
     """What a check needs to know besides the plan.
 
-    The place: ``existing`` outputs, outputs that are files of the source (``is_source``), the ``folder`` and what is
-    wrong with it, its free bytes (None: unknown). The wishes: requantization allowed, overwriting allowed (``force``),
-    the TYPE (None for a copy). ``importances`` is None without an importance matrix.
+    The place: outputs that exist, that are files of the source or folders, the ``folder`` and what is wrong with it,
+    its free bytes (None: unknown). The wishes: requantization allowed, overwriting allowed (``force``), the TYPE (None
+    for a copy). ``importances`` is None without an importance matrix.
     """
 
     existing: Sequence[str] = ()
     is_source: Sequence[str] = ()
+    is_folder: Sequence[str] = ()
     folder: str = "."
     folder_trouble: str | None = None
     free_bytes: int | None = None
@@ -54,8 +55,10 @@ def check(plan: Plan, facts: Facts) -> list[str]:
 def _place(facts: Facts) -> Iterable[str]:
     for path in facts.is_source:
         yield f"{path}: the output would overwrite the input: choose another name"
+    for path in facts.is_folder:
+        yield f"{path}: this is a folder: give the name of a file in it"
     for path in facts.existing:
-        if path not in facts.is_source and not facts.force:
+        if path not in (*facts.is_source, *facts.is_folder) and not facts.force:
             yield f"{path}: exists already: remove it, choose another name, or use --force"
     if facts.folder_trouble:
         yield f"{facts.folder}: {facts.folder_trouble}"

@@ -91,9 +91,7 @@ def convert_rows(job: Job, task: Task, scratch: Scratch) -> Done:
         read_piece(job, piece, low * src_width, source)
         out = scratch.take("target", n_rows * dst_width)
         try:
-            part = _convert(
-                job, move, piece, np.frombuffer(source, np.uint8), n_rows, weights, np.frombuffer(out, np.uint8)
-            )
+            part = _convert(job, move, piece, source, n_rows, weights, out)
         except CodecError as trouble:
             raise CodecError(f"{piece.source.name}, counting from its row {low}: {trouble}") from None
         write_at(job.outputs[task.file], out, task.offset + (low - task.start) * dst_width)

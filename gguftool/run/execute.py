@@ -218,7 +218,7 @@ class _Run:
         if sync:
             for fd in self.outputs:
                 os.fsync(fd)
-        if len(self.places) > 1 and not self.journal.renaming:
+        if not self.journal.renaming:
             self.journal.mark_renaming(sync=sync)
         for place in reversed(self.places):
             if place.part.exists() or not place.final.exists():

@@ -163,6 +163,19 @@ def open_journal(path: Path, key: Mapping[str, str], *, restart: bool = False) -
         raise
 
 
+def is_renaming(path: Path) -> bool:
+    """Whether a journal is there and says that only final names are missing: such names are then its own work."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    found = _parse_head(data) if data.startswith(_MAGIC) else None
+    if found is None:
+        return False
+    records = (data[at : at + _RECORD.size] for at in range(found[1], len(data), _RECORD.size))
+    return any(r == _packed(Done(_RENAMING)) for r in records)
+
+
 def _open_locked(path: Path) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

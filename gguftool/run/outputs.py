@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from gguftool.format.names import shard_path
 from gguftool.plan.moves import Plan
+from gguftool.run.journal import is_renaming
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class World:
 
     existing: tuple[str, ...]
     is_source: tuple[str, ...]
+    is_folder: tuple[str, ...]
     folder: str
     folder_trouble: str | None
     free_bytes: int | None
@@ -52,7 +53,8 @@ def survey(places: tuple[Target, ...], plan: Plan) -> World:
     folder = places[0].final.parent
     sources = {identity for s in plan.sources if (identity := _identity(Path(s.path))) is not None}
     finals = [p.final for p in places]
-    existing = tuple(str(p) for p in finals if os.path.lexists(p))
+    ours = is_renaming(journal_path(places))  # then a name without its .part was given by the run that goes on
+    existing = tuple(str(p.final) for p in places if os.path.lexists(p.final) and not (ours and not p.part.exists()))
     is_source = tuple(str(p) for p in finals if _identity(p) in sources)
     trouble = None
     free = None
@@ -61,8 +63,10 @@ def survey(places: tuple[Target, ...], plan: Plan) -> World:
     elif not os.access(folder, os.W_OK | os.X_OK):
         trouble = "no permission to write there"
     else:
-        free = shutil.disk_usage(folder).free + sum(_taken(p.part) for p in places)
-    return World(existing, is_source, str(folder), trouble, free)
+        room = os.statvfs(folder)
+        free = room.f_bavail * room.f_frsize + sum(_taken(p.part) for p in places)
+    is_folder = tuple(str(p) for p in finals if p.is_dir())
+    return World(existing, is_source, is_folder, str(folder), trouble, free)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

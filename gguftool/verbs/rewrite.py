@@ -100,7 +100,8 @@ class Prepared:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before starting, one line each."""
-        return (*self.request.remarks, *self.plan.warnings, *_coverage(self.plan, self.importances))
+        odd = self.imatrix.warnings if self.imatrix is not None else ()
+        return (*self.request.remarks, *odd, *self.plan.warnings, *_coverage(self.plan, self.importances))
 
     @property
     def fallback_bpw(self) -> Mapping[str, float]:
@@ -147,7 +148,10 @@ class Prepared:
         )
 
     def close(self) -> None:
+        """Closes the model and the importance matrix."""
         self.model.close()
+        if self.imatrix is not None:
+            self.imatrix.close()
 
     def __enter__(self) -> Self:
         return self
@@ -165,8 +169,8 @@ def prepare(request: Request) -> Prepared:
     if request.include_weights and request.exclude_weights:
         raise UsageError("--include-weights and --exclude-weights together: give one of them")
     model = open_model(request.src)
+    imatrix: Imatrix | None = None
     try:
-        imatrix = None
         if request.imatrix is not None:
             from gguftool.imatrix.file import open_imatrix
 
@@ -174,6 +178,8 @@ def prepare(request: Request) -> Prepared:
         return Prepared(request, model, imatrix, request.dst or _default_name(request))
     except BaseException:
         model.close()
+        if imatrix is not None:
+            imatrix.close()
         raise
 
 
@@ -224,6 +230,7 @@ def _facts(request: Request, plan: Plan, dst: Path, importances: Importances | N
     return Facts(
         existing=world.existing,
         is_source=world.is_source,
+        is_folder=world.is_folder,
         folder=world.folder,
         folder_trouble=world.folder_trouble,
         free_bytes=world.free_bytes,

@@ -63,6 +63,8 @@ def test_the_place() -> None:
     assert [s.split(":")[0] for s in said] == ["/a/in", "/a/out", "/a"]
     assert "overwrite the input" in said[0] and "--force" in said[1] and "no such folder" in said[2]
     assert problems(move(), existing=("/a/out",), force=True) == []
+    (said,) = problems(move(), existing=("/a/out",), is_folder=("/a/out",), force=True)
+    assert "this is a folder" in said
 
 
 def test_space() -> None:
