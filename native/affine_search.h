@@ -33,7 +33,7 @@
 /* How much a candidate takes off the lower and the upper end of the range, in fortieths of a level. */
 #define CUT 0.025f
 typedef struct {
-    signed char low, high;
+    short low, high;
 } cut;
 
 /* Integers near a sub-block's best pair. */
