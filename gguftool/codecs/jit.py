@@ -7,24 +7,19 @@ bytes, objective, effort)} for one row; w is empty when there is no importance. 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gguftool.codecs import jit_floats, jit_kquants, jit_legacy
+from gguftool.codecs import jit_affine, jit_floats, jit_kquants, jit_legacy, jit_symmetric
 from gguftool.codecs.jit_bits import Kernel, inline, kernel
 from gguftool.codecs.values import OVERFLOW, Buffer, Codec, Sums, unfit_value
 from gguftool.format.quanttypes import BY_ID, type_by_name
 
 DECODERS: dict[str, Kernel] = jit_floats.DECODERS | jit_legacy.DECODERS | jit_kquants.DECODERS
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
-SEARCHED: dict[str, Kernel] = {}
-for _part in ("jit_affine", "jit_symmetric"):
-    if importlib.util.find_spec(f"gguftool.codecs.{_part}"):
-        SEARCHED |= importlib.import_module(f"gguftool.codecs.{_part}").ENCODERS
+SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS
 
 
 def isa() -> str:

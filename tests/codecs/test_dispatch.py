@@ -22,7 +22,7 @@ from gguftool.format.quanttypes import type_by_name
 
 ALL = (*FLOATS, *LEGACY, *KQUANTS)
 
-# Prints one line per type, weighting and effort: the hash of the blocks. Run once per instruction set.
+# Prints one line per type, weighting and effort: the hash of the blocks. Run once per instruction set, and with numba.
 HASHES = """
 import hashlib, sys
 import numpy as np
@@ -59,13 +59,13 @@ def rows(n_rows: int = 4, n_cols: int = 512) -> np.ndarray:
     return (0.02 * np.random.default_rng(1).standard_t(4, (n_rows, n_cols))).astype(np.float32)
 
 
-def test_every_instruction_set_gives_the_same_bytes() -> None:
+def test_every_instruction_set_and_numba_give_the_same_bytes() -> None:
     outputs = []
-    for isa in _native.isas:
-        done = run(HASHES, ",".join(ALL), GGUFTOOL_ISA=isa)
+    for way in WAYS:
+        done = run(HASHES, ",".join(ALL), **({"GGUFTOOL_BACKEND": way} if way == "numba" else {"GGUFTOOL_ISA": way}))
         assert done.returncode == 0, done.stderr
         first, *hashes = done.stdout.splitlines()
-        assert first == isa
+        assert first == way
         assert len(hashes) == len(ALL) * 12
         outputs.append(hashes)
     assert all(hashes == outputs[0] for hashes in outputs)
