@@ -292,3 +292,12 @@ def test_any_architecture_can_be_quantized(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", metadata, [("v.blk.0.thing.weight", rows, rows.shape, F16)])
     result = gguftool.quantize(tmp_path / "m.gguf", tmp_path / "o.gguf", "q8_0")
     assert result.rows[0].type == "q8_0"
+
+
+@pytest.mark.parametrize(("match_names", "expected"), [("output", "blk.2"), ("source", "blk.1")])
+def test_rules_for_the_names_of_the_output_or_the_input(tmp_path: Path, match_names: str, expected: str) -> None:
+    path = write_model(tmp_path / "m.gguf")
+    result = gguftool.quantize(
+        path, tmp_path / "o", "q4_0", tensor_type=[r"blk\.1\.attn_q=q8_0"], prune_layers=[0], match_names=match_names
+    )
+    assert [r.source_name for r in result.rows if r.type == "q8_0"] == [f"{expected}.attn_q.weight"]
