@@ -47,7 +47,7 @@ def run(code: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     base = {k: v for k, v in os.environ.items() if not k.startswith("GGUFTOOL_")}
     return subprocess.run(
-        [sys.executable, "-c", code, *args],
+        [sys.executable, "-P", "-c", code, *args],  # -P: not the checkout in the current folder
         env=base | {"PYTHONPATH": path} | env,
         capture_output=True,
         text=True,
