@@ -169,7 +169,8 @@ GT_INLINE void transpose(const float *in, int n, float *out) {
 
 /* ---- the tile ---- */
 
-/* Fills y with x * 2^-k, and low, high and power; w with the weights or ones. */
+/* Fills y with x * 2^-k (zeros where all of x is smaller than any scale), and low, high and power; w with the weights
+ * or ones. */
 GT_INLINE void load_tile(tile *t, const float *x, const float *w, shape f) {
     float largest[LANES];
     transpose(x, f.rows, t->y);
@@ -186,7 +187,8 @@ GT_INLINE void load_tile(tile *t, const float *x, const float *w, shape f) {
     }
     largest_of_groups(largest, f.group);
     EACH_LANE {
-        vf power = power_of_two_of(vf_load(largest + o)), inverse = inverse_power(power), far = vf_load(largest + o);
+        vf far = vf_load(largest + o), power = power_of_two_of(far);
+        vf inverse = vf_select(far < vf_set1(0.5f * LEAST_SCALE), vf_set1(0.0f), inverse_power(power));
         vf_store(t->power + o, power);
         EACH_ROW(f.rows) {
             float *p = t->y + i * LANES + o;

@@ -124,14 +124,14 @@ GT_INLINE void scan_scales(const tile *t, shape f, float top, const plan *p, con
     }
 }
 
-/* The best pair of integers of every sub-block among the steps around its real scales. */
+/* The best pair of integers of every sub-block among the steps around its real scales; zeros if nothing is better. */
 GT_INLINE void search_pairs(const tile *t, shape f, float top, const plan *p, const fits *around, solution *now) {
     EACH_LANE {
         vf d = vf_load(now->d + o), dmin = vf_load(now->dmin + o), mean = vf_load(t->mean + o);
         vf weight = vf_load(t->weight + o), energy = vf_load(t->energy + o), zero = vf_set1(0.0f);
         vf center = vf_load(around->s + o) * inverse_of(d), inverse_min = inverse_of(dmin);
         vf share = vf_load(around->l1 + o) / weight, c_at_zero = vf_load(around->c + o);
-        vf best_s = zero, best_m = zero, best = vf_set1(0x1p100f), a[MANY], b[MANY], s[MANY], m[MANY], e[MANY];
+        vf best_s = zero, best_m = zero, best = energy + (mean * mean) * weight, a[MANY], b[MANY], s[MANY], m[MANY], e[MANY];
         for (int k = 0; k < p->n_steps; k += MANY) {
             EACH(MANY) {
                 s[u] = to_code(vf_round(vf_min(center, vf_set1(256.0f))) + (float)STEPS[k + u].s, top);

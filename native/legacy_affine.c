@@ -68,7 +68,8 @@ GT_INLINE void choose_scales(const tile *t, shape f, const plan *p, solution *ou
     search_fits(t, f, p, &real);
     EACH_LANE {
         vf power = vf_load(t->power + o), inverse = inverse_power(power), mean = vf_load(t->mean + o);
-        vf s = vf_load(real.s + o), c = vf_load(real.c + o), best = vf_set1(0x1p100f), d = s, m = s;
+        vf s = vf_load(real.s + o), c = vf_load(real.c + o), d = {0}, m = {0};
+        vf best = vf_load(t->energy + o) + (mean * mean) * vf_load(t->weight + o); /* of d = m = 0 */
         for (int r = 0; r < p->rounds; ++r) {
             vf stored_d = round_to_f16(s * power), stored_m = round_signed((mean - c) * power);
             vf a[MANY], b[MANY], e[MANY], l1[MANY], l2[MANY], yl[MANY];

@@ -14,6 +14,7 @@ from gguftool.codecs import jit_affine_plans as plans
 from gguftool.codecs.jit_affine_plans import STARTS, STEPS, Plan
 from gguftool.codecs.jit_affine_search import (
     BLOCK,
+    HALF_LEAST,
     ONE,
     Fits,
     center_tile,
@@ -45,7 +46,6 @@ SUPER = 256
 GT_REF = 1
 GT_MSE = 2
 
-HALF_LEAST = np.float32(2.0**-25)
 HOPELESS = np.float32(2.0**100)
 CODE_LIMIT = np.float32(256)
 ALONE = np.float32(2.0**-12)
@@ -110,7 +110,7 @@ def _scan_scales(t: Any, power: Any, top: Any, p: Any, real: Any, now: Any) -> N
 
 @inline
 def _search_pairs(t: Any, top: Any, p: Any, around: Any, now: Any) -> None:
-    """The best pair of integers of every sub-block among the steps around its real scales."""
+    """The best pair of integers of every sub-block among the steps around its real scales; zeros if none is better."""
     n = t.mean.size
     errors = np.empty(n, np.float32)
     d = now.d[0]
@@ -121,7 +121,7 @@ def _search_pairs(t: Any, top: Any, p: Any, around: Any, now: Any) -> None:
         center = round_even(least(around.s[j] * inverse_of(d), CODE_LIMIT))
         share = around.l1[j] / t.weight[j]
         c_at_zero = around.c[j]
-        best = HOPELESS
+        best = t.energy[j] + (mean * mean) * t.weight[j]
         best_s = ZERO
         best_m = ZERO
         for k in range(p.n_steps):
@@ -332,9 +332,9 @@ def _choose_block(t: Any, power: Any, p: Any, real: Any) -> Any:
     mean = t.mean[0]
     s = real.s[0]
     c = real.c[0]
-    best = HOPELESS
-    d = s
-    m = s
+    best = t.energy[0] + (mean * mean) * t.weight[0]
+    d = ZERO
+    m = ZERO
     for r in range(p.rounds):
         stored_d = round_to_f16(s * power)
         stored_m = _round_signed((mean - c) * power)

@@ -20,6 +20,7 @@ MAGIC = np.float32(12582912)
 TINY_WEIGHT = np.float32(2.0**-60)
 TINY_SUM = np.float32(2.0**-100)
 LEAST_SCALE = np.float32(2.0**-24)
+HALF_LEAST = np.float32(2.0**-25)
 LEAST_POWER = np.float32(2.0**-26)
 FAR = np.float32(2.0**30)
 FLAT = np.float32(2.0**-16)
@@ -159,7 +160,7 @@ def load_tile(t: Any, x: Any, w: Any) -> Any:
         t.high[j] = high
         largest = most(largest, least(most(high, -low), FAR))
     power = power_of_two(largest)
-    inverse = inverse_power(power)
+    inverse = ZERO if largest < HALF_LEAST else inverse_power(power)
     for j in range(n):
         for i in range(rows):
             t.y[j, i] = least(most(x[j * rows + i], -largest), largest) * inverse
