@@ -8,6 +8,7 @@ best of two rounds counts. Also printed: the peak memory of our process.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -105,11 +106,24 @@ def main(words: list[str]) -> None:
                 copy_rounds(src, out)
                 continue
             importance = None if kind == "Q8_0" else imatrix
+            before = cpu_seconds()
             peer = min(peer_quantize(src, peer_out, kind, imatrix=importance) for _ in range(2))
-            print(f"{kind}: llama_model_quantize {peer:.2f} s")
+            peer_cpu = (cpu_seconds() - before) / 2
+            print(f"{kind}: llama_model_quantize {peer:.2f} s, {peer_cpu:.2f} s of processor")
             for effort in ("default", "fast") if importance else ("default",):
+                before = cpu_seconds()
                 seconds, memory = min(ours(src, out, kind, effort, importance) for _ in range(2))
-                print(f"{kind}: ours, {effort}: {seconds:.2f} s, {peer / seconds:.2f}x, peak {memory:.0f} MB")
+                cpu = (cpu_seconds() - before) / 2
+                print(
+                    f"{kind}: ours, {effort}: {seconds:.2f} s, {peer / seconds:.2f}x; {cpu:.2f} s of processor, "
+                    f"{peer_cpu / cpu:.2f}x; peak {memory:.0f} MB"
+                )
+
+
+def cpu_seconds() -> float:
+    """Processor time of all finished child processes: what a busy machine does not spoil."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def copy_rounds(src: Path, out: Path) -> None:
