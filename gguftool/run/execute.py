@@ -21,10 +21,10 @@ from gguftool.errors import CodecError, FormatError, GGUFToolError, JournalError
 from gguftool.format.atomic import sync_folder
 from gguftool.plan.layout import OutputFile, lay_out
 from gguftool.plan.moves import Plan, SourceFile
+from gguftool.run import tasks
 from gguftool.run.journal import Done, Journal, open_journal
 from gguftool.run.outputs import Target, journal_path, targets
 from gguftool.run.pool import Log, Meter, Progress, run_all
-from gguftool.run.tasks import cut
 from gguftool.run.work import Job
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _key(plan: Plan, options: Options, imatrix: ImatrixValues | None) -> dict[st
         "recipe or options": plan.hash,
         "source": source,
         "imatrix": imatrix.sha256 if imatrix is not None else "none",
-        "version of the kernels": _kernels(plan),
+        "version of the program": f"{_kernels(plan)}, grid {tasks.TASK_ELEMENTS} {tasks.COPY_BYTES}",
         "objective": options.objective or "default",
         "effort": options.effort,
     }
@@ -140,7 +140,7 @@ class _Run:
     ) -> None:
         self.plan, self.options, self.files, self.places = plan, options, files, places
         self.sources, self.journal = sources, journal
-        self.tasks = cut(plan, files)
+        self.tasks = tasks.cut(plan, files)
         self.outputs: list[int] = []
         self.resumed = 0
 

@@ -70,7 +70,10 @@ def read_piece(job: Job, piece: Piece, offset: int, view: memoryview) -> None:
     fd = job.sources[piece.source.shard]
     start = piece.source.offset + offset
     while view:
-        got = os.preadv(fd, [view], start)
+        try:
+            got = os.preadv(fd, [view], start)
+        except OSError as trouble:  # say which file: the kernel only knows a number
+            raise OSError(trouble.errno, trouble.strerror, job.plan.sources[piece.source.shard].path) from None
         if got == 0:
             raise _too_short(job, piece, start)
         start += got

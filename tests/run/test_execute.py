@@ -298,6 +298,28 @@ def test_a_source_that_shrinks_meanwhile(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "out.part").exists()
 
 
+def test_a_disk_that_cannot_be_read_names_the_source(
+    tmp_path: Path, small_tasks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_model(tmp_path / "m.gguf")
+    plan = planned(path, "q8_0")
+    real = os.preadv
+    reads = iter(range(30))
+
+    def fail(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if next(reads, None) is None:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(GGUFToolError, match=r"m\.gguf: Input/output error; what is done is kept"):
+        execute(plan, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr(tasks, "TASK_ELEMENTS", 1 << 12)
+    with pytest.raises(JournalError, match="another version of the program"):
+        execute(plan, tmp_path / "out")
+
+
 def test_a_full_disk_at_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(write_model(tmp_path / "m.gguf"))
 
