@@ -245,9 +245,8 @@ GT_INLINE void center_tile(tile *t, shape f) {
 #endif
 #define EACH(many) _Pragma("GCC unroll 4") for (int u = 0; u < (many); ++u)
 
-/* L1, L2 and YL for the codes of t = y a + b. */
-GT_INLINE void moments_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], int many, vf l1[MANY],
-                          vf l2[MANY], vf yl[MANY]) {
+/* L1, L2 and YL for the codes of t = y a + b, of `many` candidates. */
+GT_INLINE void moments_of(const tile *t, int o, shape f, const vf *a, const vf *b, int many, vf *l1, vf *l2, vf *yl) {
     const vf levels = vf_set1((float)f.levels);
     vf p[MANY] = {{0}}, q[MANY] = {{0}}, r[MANY] = {{0}};
     for (int i = 0; i < f.rows; ++i) {
@@ -267,7 +266,7 @@ GT_INLINE void moments_of(const tile *t, int o, shape f, const vf a[MANY], const
 }
 
 /* sum w (t - l)^2 of t = y a + b. */
-GT_INLINE void errors_of(const tile *t, int o, shape f, const vf a[MANY], const vf b[MANY], int many, vf errors[MANY]) {
+GT_INLINE void errors_of(const tile *t, int o, shape f, const vf *a, const vf *b, int many, vf *errors) {
     const vf levels = vf_set1((float)f.levels);
     vf p[MANY] = {{0}};
     for (int i = 0; i < f.rows; ++i) {
@@ -308,15 +307,31 @@ GT_INLINE fit fit_of(const tile *t, int o, shape f, vf l1, vf l2, vf yl) {
     return r;
 }
 
-/* The best fit of all the plan's cuts, and after some more rounds of codes and fits. */
+/* The best fit so far and its sums; of equals, the first. */
+typedef struct {
+    fit f;
+    vf l1, l2, yl;
+} found;
+
+GT_INLINE void keep_fit(const tile *t, int o, shape f, vf l1, vf l2, vf yl, found *best) {
+    fit r = fit_of(t, o, f, l1, l2, yl);
+    vi wins = r.error < best->f.error;
+    best->f.error = vf_select(wins, r.error, best->f.error);
+    best->f.s = vf_select(wins, r.s, best->f.s);
+    best->f.c = vf_select(wins, r.c, best->f.c);
+    best->l1 = vf_select(wins, l1, best->l1);
+    best->l2 = vf_select(wins, l2, best->l2);
+    best->yl = vf_select(wins, yl, best->yl);
+}
+
+/* The best fit of all the plan's cuts, and after some more rounds of codes and fits; a constant if nothing is better. */
 GT_INLINE void search_fits(const tile *t, shape f, const plan *p, fits *out) {
     EACH_LANE {
         const float n = (float)f.levels;
         vf l1[MANY], l2[MANY], yl[MANY], a[MANY], b[MANY], zero = vf_set1(0.0f), mean = vf_load(t->mean + o);
         vf low = vf_load(t->low + o), scale = n * inverse_of(vf_load(t->high + o) - low), origin = -low * scale;
-        vf best_l1 = zero, best_l2 = zero, best_yl = zero;
-        fit best = {zero, f.free ? zero : vf_max(mean, zero), zero};
-        best.error = vf_load(t->energy + o) + (best.c * best.c) * vf_load(t->weight + o);
+        found best = {{zero, f.free ? zero : vf_max(mean, zero), zero}, zero, zero, zero};
+        best.f.error = vf_load(t->energy + o) + (best.f.c * best.f.c) * vf_load(t->weight + o);
         for (int k = 0; k < p->n_cuts; k += MANY) {
             EACH(MANY) {
                 float off = (float)p->cuts[k + u].low * CUT, stretch = n / ((n - off) - (float)p->cuts[k + u].high * CUT);
@@ -324,35 +339,19 @@ GT_INLINE void search_fits(const tile *t, shape f, const plan *p, fits *out) {
                 b[u] = (origin - off) * stretch;
             }
             moments_of(t, o, f, a, b, MANY, l1, l2, yl);
-            EACH(MANY) {
-                fit r = fit_of(t, o, f, l1[u], l2[u], yl[u]);
-                vi wins = r.error < best.error;
-                best.error = vf_select(wins, r.error, best.error);
-                best.s = vf_select(wins, r.s, best.s);
-                best.c = vf_select(wins, r.c, best.c);
-                best_l1 = vf_select(wins, l1[u], best_l1);
-                best_l2 = vf_select(wins, l2[u], best_l2);
-                best_yl = vf_select(wins, yl[u], best_yl);
-            }
+            EACH(MANY) keep_fit(t, o, f, l1[u], l2[u], yl[u], &best);
         }
         for (int k = 0; k < p->fits; ++k) {
-            a[0] = inverse_of(best.s);
-            b[0] = best.c * a[0];
+            a[0] = inverse_of(best.f.s);
+            b[0] = best.f.c * a[0];
             moments_of(t, o, f, a, b, 1, l1, l2, yl);
-            fit r = fit_of(t, o, f, l1[0], l2[0], yl[0]);
-            vi wins = r.error < best.error;
-            best.error = vf_select(wins, r.error, best.error);
-            best.s = vf_select(wins, r.s, best.s);
-            best.c = vf_select(wins, r.c, best.c);
-            best_l1 = vf_select(wins, l1[0], best_l1);
-            best_l2 = vf_select(wins, l2[0], best_l2);
-            best_yl = vf_select(wins, yl[0], best_yl);
+            keep_fit(t, o, f, l1[0], l2[0], yl[0], &best);
         }
-        vf_store(out->s + o, best.s);
-        vf_store(out->c + o, best.c);
-        vf_store(out->l1 + o, best_l1);
-        vf_store(out->l2 + o, best_l2);
-        vf_store(out->yl + o, best_yl);
+        vf_store(out->s + o, best.f.s);
+        vf_store(out->c + o, best.f.c);
+        vf_store(out->l1 + o, best.l1);
+        vf_store(out->l2 + o, best.l2);
+        vf_store(out->yl + o, best.yl);
     }
 }
 

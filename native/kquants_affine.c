@@ -15,6 +15,11 @@
  *     pair, and takes the pair of least error; d and dmin are refitted by weighted least squares (two unknowns), rounded to
  *     binary16, and the pairs tried again;
  *  3. the same from a few other d around the best one.
+ * Against the reference's error (mean over three kinds of rows, with importances and without): Q4_K 0.904 and 0.933,
+ * Q5_K 0.826 and 0.873, Q2_K 0.863 and 0.715, in a fifth of its time; fast 0.933, 0.872, 0.874 (0.945, 0.907, 0.719) in
+ * an eighteenth (Q2_K: a thirteenth); best 0.900, 0.814, 0.859 (0.930, 0.866, 0.713). Without importances the reference
+ * minimises something else, so part of what Q2_K gains there is a matter of taste.
+ *
  * d and dmin stay non-negative, as every reader of these types has always seen them. Each is rounded at its real size
  * before integers are chosen for it, so small weights, whose d is subnormal, do not collapse.
  *
@@ -71,56 +76,64 @@ static void fill_tile(tile *t, const float *x, const float *w, shape f, int obje
 
 /* ---- choosing the scales ---- */
 
-GT_INLINE vf to_code(vf v, float top) { return vf_min(vf_max(vf_round(vf_min(v, vf_set1(256.0f))), vf_set1(0.0f)), vf_set1(top)); }
+/* The nearest integer in 0 .. top. */
+GT_INLINE vf to_code(vf v, float top) {
+    return vf_min(vf_max(vf_round(vf_min(v, vf_set1(256.0f))), vf_set1(0.0f)), vf_set1(top));
+}
 
-/* d and dmin from scans of factors on what the largest S and M need. */
-GT_INLINE void scan_scales(const tile *t, shape f, float top, const plan *p, const fits *real, float d[LANES], float dmin[LANES]) {
-    float need[LANES], need_min[LANES], error[LANES], least[LANES], shift[LANES];
+/* Where a candidate's error is less, it and its error replace the best ones. */
+GT_INLINE void keep_scale(const float error[LANES], const float now[LANES], float least[LANES], float best[LANES]) {
+    EACH_LANE {
+        vi wins = vf_load(error + o) < vf_load(least + o);
+        vf_store(least + o, vf_select(wins, vf_load(error + o), vf_load(least + o)));
+        vf_store(best + o, vf_select(wins, vf_load(now + o), vf_load(best + o)));
+    }
+}
+
+/* d: factors on what the largest S needs, M refitted for every one. */
+GT_INLINE void scan_d(const tile *t, shape f, float top, const plan *p, const fits *real, float d[LANES]) {
+    float need[LANES], now[LANES], error[LANES], least[LANES];
     EACH_LANE {
         vf_store(need + o, vf_load(real->s + o) * (1.0f / top));
         vf_store(least + o, vf_set1(0x1p100f));
     }
     largest_of_groups(need, f.group);
     for (int k = 0; k < p->scans; ++k) {
-        float factor = p->from + (float)k * p->by;
         EACH_LANE {
-            vf now = storable(vf_load(need + o) * factor, vf_load(t->power + o)), l1 = vf_load(real->l1 + o);
-            vf s = now * to_code(vf_load(real->s + o) * inverse_of(now), top);
+            vf v = storable(vf_load(need + o) * (p->from + (float)k * p->by), vf_load(t->power + o));
+            vf l1 = vf_load(real->l1 + o), s = v * to_code(vf_load(real->s + o) * inverse_of(v), top);
             vf c = vf_max((s * l1) / vf_load(t->weight + o), vf_load(t->mean + o));
             vf_store(error + o, error_of(t, o, s, c, l1, vf_load(real->l2 + o), vf_load(real->yl + o)));
+            vf_store(now + o, v);
         }
         add_groups(error, f.group);
-        EACH_LANE {
-            vf now = storable(vf_load(need + o) * factor, vf_load(t->power + o));
-            vi wins = vf_load(error + o) < vf_load(least + o);
-            vf_store(least + o, vf_select(wins, vf_load(error + o), vf_load(least + o)));
-            vf_store(d + o, vf_select(wins, now, vf_load(d + o)));
-        }
+        keep_scale(error, now, least, d);
     }
+}
+
+/* dmin: the same for the M that the rounded S want. */
+GT_INLINE void scan_dmin(const tile *t, shape f, float top, const plan *p, const fits *real, const float d[LANES],
+                         float dmin[LANES]) {
+    float need[LANES], now[LANES], error[LANES], least[LANES], want[LANES];
     EACH_LANE {
-        vf now = vf_load(d + o), mean = vf_load(t->mean + o);
-        vf s = now * to_code(vf_load(real->s + o) * inverse_of(now), top);
+        vf v = vf_load(d + o), mean = vf_load(t->mean + o);
+        vf s = v * to_code(vf_load(real->s + o) * inverse_of(v), top);
         vf c = vf_max((s * vf_load(real->l1 + o)) / vf_load(t->weight + o), mean);
         c = vf_select(s == vf_set1(0.0f), vf_load(real->c + o), c);
-        vf_store(shift + o, c - mean);
-        vf_store(need_min + o, (c - mean) * (1.0f / top));
+        vf_store(want + o, c - mean);
+        vf_store(need + o, (c - mean) * (1.0f / top));
         vf_store(least + o, vf_set1(0x1p100f));
     }
-    largest_of_groups(need_min, f.group);
+    largest_of_groups(need, f.group);
     for (int k = 0; k < p->scans; ++k) {
-        float factor = p->from + (float)k * p->by;
         EACH_LANE {
-            vf now = storable(vf_load(need_min + o) * factor, vf_load(t->power + o)), m = vf_load(shift + o);
-            vf off = now * to_code(m * inverse_of(now), top) - m;
+            vf v = storable(vf_load(need + o) * (p->from + (float)k * p->by), vf_load(t->power + o)), m = vf_load(want + o);
+            vf off = v * to_code(m * inverse_of(v), top) - m;
             vf_store(error + o, (off * off) * vf_load(t->weight + o));
+            vf_store(now + o, v);
         }
         add_groups(error, f.group);
-        EACH_LANE {
-            vf now = storable(vf_load(need_min + o) * factor, vf_load(t->power + o));
-            vi wins = vf_load(error + o) < vf_load(least + o);
-            vf_store(least + o, vf_select(wins, vf_load(error + o), vf_load(least + o)));
-            vf_store(dmin + o, vf_select(wins, now, vf_load(dmin + o)));
-        }
+        keep_scale(error, now, least, dmin);
     }
 }
 
@@ -154,19 +167,23 @@ GT_INLINE void search_pairs(const tile *t, shape f, float top, const plan *p, co
         vf_store(now->s + o, best_s);
         vf_store(now->m + o, best_m);
         vf_store(now->error + o, best);
-        vf l1[MANY], l2[MANY], yl[MANY];
-        a[0] = inverse_of(d * best_s);
-        b[0] = (dmin * best_m + mean) * a[0];
-        moments_of(t, o, f, a, b, 1, l1, l2, yl);
-        fit r = fit_of(t, o, f, l1[0], l2[0], yl[0]);
-        vi none = best_s == zero;
-        vf_store(now->own.l1 + o, l1[0]);
-        vf_store(now->own.l2 + o, l2[0]);
-        vf_store(now->own.yl + o, yl[0]);
-        vf_store(now->own.s + o, vf_select(none, zero, r.s));
-        vf_store(now->own.c + o, vf_select(none, vf_max(mean, zero), r.c));
     }
     add_groups(now->error, f.group);
+}
+
+/* What the sub-blocks' codes would want if nothing were rounded. */
+GT_INLINE void measure_own(const tile *t, shape f, solution *now) {
+    EACH_LANE {
+        vf s = vf_load(now->s + o), mean = vf_load(t->mean + o), zero = vf_set1(0.0f), l1, l2, yl;
+        vf a = inverse_of(vf_load(now->d + o) * s), b = (vf_load(now->dmin + o) * vf_load(now->m + o) + mean) * a;
+        moments_of(t, o, f, &a, &b, 1, &l1, &l2, &yl);
+        fit r = fit_of(t, o, f, l1, l2, yl);
+        vf_store(now->own.l1 + o, l1);
+        vf_store(now->own.l2 + o, l2);
+        vf_store(now->own.yl + o, yl);
+        vf_store(now->own.s + o, vf_select(s == zero, zero, r.s));
+        vf_store(now->own.c + o, vf_select(s == zero, vf_max(mean, zero), r.c));
+    }
 }
 
 /* Replaces d and dmin by the least-squares ones for the solution's integers and codes. */
@@ -215,6 +232,7 @@ GT_INLINE void descend(const tile *t, shape f, float top, const plan *p, const f
                        solution *best) {
     for (int r = 0;; ++r) {
         search_pairs(t, f, top, p, r ? &now->own : around, now);
+        measure_own(t, f, now);
         keep(best, now);
         if (r + 1 >= rounds) return;
         refit_scales(t, f, now);
@@ -228,7 +246,8 @@ GT_INLINE void choose_scales(const tile *t, shape f, float top, const plan *p, s
     EACH_LANE vf_store(best->error + o, vf_set1(0x1p100f));
     search_fits(t, f, p, &real);
     memset(&now, 0, sizeof now);
-    scan_scales(t, f, top, p, &real, now.d, now.dmin);
+    scan_d(t, f, top, p, &real, now.d);
+    scan_dmin(t, f, top, p, &real, now.d, now.dmin);
     descend(t, f, top, p, &real, p->rounds, &now, best);
     start = *best;
     for (int k = 0; k < p->n_starts; ++k) {
@@ -269,7 +288,10 @@ static void pack_scales(const float *s, const float *m, uint8_t *out) {
 
 static void pack_nibbles(const uint8_t *codes, uint8_t *out) {
     for (int j = 0; j < 4; ++j)
-        for (int i = 0; i < 32; ++i) out[32 * j + i] = (uint8_t)((codes[64 * j + i] & 15) | (codes[64 * j + 32 + i] & 15) << 4);
+        for (int i = 0; i < 32; ++i) {
+            const uint8_t *q = codes + 64 * j + i;
+            out[32 * j + i] = (uint8_t)((q[0] & 15) | (q[32] & 15) << 4);
+        }
 }
 
 static void pack_q4_k(const uint8_t *codes, const float *s, const float *m, uint16_t d, uint16_t dmin, uint8_t *out) {
