@@ -29,7 +29,8 @@ Differences from llama-quantize:
   A --tensor-type rule that hits nothing is an error, one from a file or a pasted recipe a warning.
   --prune-layers takes ranges, moves per-layer metadata along, and refuses what would not run right.
   All imatrix datasets are recorded, stale imatrix keys removed; the file's own alignment is kept.
-  Integer tensors are copied; row counts of four-dimensional tensors are not guessed.
+  Integer tensors are copied, four-dimensional ones refused where their type would change.
+  Importances are checked whole: negative or non-finite ones are refused, blocks without any are fitted evenly.
 """
 
 
