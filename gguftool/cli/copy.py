@@ -34,7 +34,7 @@ def command(src: Path, dst: Path, prune_layers: str | None, threads: str | None,
     from gguftool.verbs.rewrite import Request, prepare
 
     layers: tuple[int, ...] = ()
-    if prune_layers:
+    if prune_layers is not None:
         from gguftool.plan.layers import parse_layers
 
         layers = parse_layers(prune_layers)

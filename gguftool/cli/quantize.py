@@ -133,7 +133,7 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
             imatrix=options["imatrix"],
             include_weights=options["include_weights"],
             exclude_weights=options["exclude_weights"],
-            prune_layers=parse_layers(options["prune_layers"]) if options["prune_layers"] else (),
+            prune_layers=parse_layers(options["prune_layers"]) if options["prune_layers"] is not None else (),
             prune_allowed=prune_switches(options),
             overrides=options["override_kv"],
             keep_split=options["keep_split"],
@@ -147,6 +147,7 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
             restart=options["restart"],
             sync=not options["no_sync"],
             remarks=remarks,
+            rule_files=options["tensor_type_file"],
         )
     )
 

@@ -56,10 +56,10 @@ def parse_threads(word: str) -> int | None:
 def parse_bytes(word: str) -> int:
     """Bytes of "268435456", "256M", "256MiB", "1.5G"; UsageError for anything else."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]?)(?:i?b)?", word.strip().lower())
-    nbytes = int(float(found[1]) * _UNITS[found[2]]) if found else 0
-    if nbytes <= 0:
+    size = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 1 <= size < 1 << 62:
         raise UsageError(f"'{word}' is no size: write 256M or 1G")
-    return nbytes
+    return int(size)
 
 
 def order_of(args: Sequence[str], names: Sequence[str]) -> list[str]:

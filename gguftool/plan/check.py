@@ -22,14 +22,17 @@ _GIB = 1 << 30
 class Facts:
     """What a check needs to know besides the plan.
 
-    The place: outputs that exist, that are files of the source or folders, the ``folder`` and what is wrong with it,
-    its free bytes (None: unknown). The wishes: requantization allowed, overwriting allowed (``force``), the TYPE (None
-    for a copy). ``importances`` is None without an importance matrix.
+    The place: outputs that exist, that are files the run reads, folders or devices, the ``folder`` and what is wrong
+    with it, its free bytes (None: unknown), what is wrong with the place of the report. The wishes: requantization
+    allowed, overwriting allowed (``force``), the TYPE (None for a copy). ``importances`` is None without an importance
+    matrix.
     """
 
     existing: Sequence[str] = ()
     is_source: Sequence[str] = ()
     is_folder: Sequence[str] = ()
+    is_special: Sequence[str] = ()
+    report_trouble: str | None = None
     folder: str = "."
     folder_trouble: str | None = None
     free_bytes: int | None = None
@@ -57,9 +60,13 @@ def _place(facts: Facts) -> Iterable[str]:
         yield f"{path}: the output would overwrite the input: choose another name"
     for path in facts.is_folder:
         yield f"{path}: this is a folder: give the name of a file in it"
+    for path in facts.is_special:
+        yield f"{path}: this is no regular file: an output must lie on a disk"
     for path in facts.existing:
-        if path not in (*facts.is_source, *facts.is_folder) and not facts.force:
+        if path not in (*facts.is_source, *facts.is_folder, *facts.is_special) and not facts.force:
             yield f"{path}: exists already: remove it, choose another name, or use --force"
+    if facts.report_trouble:
+        yield facts.report_trouble
     if facts.folder_trouble:
         yield f"{facts.folder}: {facts.folder_trouble}"
 

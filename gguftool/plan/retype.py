@@ -61,6 +61,9 @@ def _with_importances(move: Move, importances: Importances, notes: dict[str, int
             pieces.append(piece)  # upstream does without it there, too
             notes[f"the importances of {entry} are of another size and not used"] = 1
             continue
+        if note and not importances.fits(entry, source.n_matrices, source.n_cols):
+            pieces.append(piece)  # a stand-in of another size saw another input: as good as none
+            continue
         if note:
             notes[note] = notes.get(note, 0) + 1
         pieces.append(replace(piece, importance=entry))

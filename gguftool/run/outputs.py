@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,22 +41,25 @@ class World:
     existing: tuple[str, ...]
     is_source: tuple[str, ...]
     is_folder: tuple[str, ...]
+    is_special: tuple[str, ...]
     folder: str
     folder_trouble: str | None
     free_bytes: int | None
 
 
-def survey(places: tuple[Target, ...], plan: Plan) -> World:
-    """Looks at the output's folder and names; changes nothing.
+def survey(places: tuple[Target, ...], plan: Plan, read: Sequence[Path] = ()) -> World:
+    """Looks at the output's folder and names; changes nothing. ``read`` are files of the run besides the source.
 
-    Space already taken by an unfinished output counts as free: the same run goes on in it.
+    Names of unfinished outputs count too where they are files that the run reads: it would empty them. Space already
+    taken by an unfinished output counts as free: the same run goes on in it.
     """
     folder = places[0].final.parent
-    sources = {identity for s in plan.sources if (identity := _identity(Path(s.path))) is not None}
+    inputs = _inputs(plan, read)
     finals = [p.final for p in places]
+    names = [*finals, *(p.part for p in places), journal_path(places)]
     ours = is_renaming(journal_path(places))  # then a name without its .part was given by the run that goes on
     existing = tuple(str(p.final) for p in places if os.path.lexists(p.final) and not (ours and not p.part.exists()))
-    is_source = tuple(str(p) for p in finals if _identity(p) in sources)
+    is_source = tuple(str(p) for p in names if _identity(p) in inputs)
     trouble = None
     free = None
     if not folder.is_dir():
@@ -65,8 +69,34 @@ def survey(places: tuple[Target, ...], plan: Plan) -> World:
     else:
         room = os.statvfs(folder)
         free = room.f_bavail * room.f_frsize + sum(_taken(p.part) for p in places)
-    is_folder = tuple(str(p) for p in finals if p.is_dir())
-    return World(existing, is_source, is_folder, str(folder), trouble, free)
+    is_folder = tuple(str(p) for p in names if p.is_dir())
+    is_special = tuple(str(p) for p in names if p.exists() and not (p.is_file() or p.is_dir()))
+    return World(existing, is_source, is_folder, is_special, str(folder), trouble, free)
+
+
+def report_trouble(
+    report: Path, places: tuple[Target, ...], plan: Plan, read: Sequence[Path] = (), *, force: bool = False
+) -> str | None:
+    """Why a report cannot be written at that name, as one line; None when it can. It is written hours later."""
+    ours = [*(p.final for p in places), *(p.part for p in places), journal_path(places)]
+    if _identity(report) in _inputs(plan, read):
+        return f"{report}: the report would overwrite an input: choose another name"
+    if report.resolve() in [name.resolve() for name in ours]:
+        return f"{report}: the report would overwrite the output: choose another name"
+    if report.exists() and not report.is_file():
+        return f"{report}: the report cannot be written there, this is no regular file: choose another name"
+    if report.exists() and not force:
+        return f"{report}: the report exists already: remove it, choose another name, or use --force"
+    if not report.parent.is_dir():
+        return f"{report.parent}: no such folder for the report"
+    if not os.access(report.parent, os.W_OK | os.X_OK):
+        return f"{report.parent}: no permission to write the report there"
+    return None
+
+
+def _inputs(plan: Plan, read: Sequence[Path]) -> set[tuple[int, int]]:
+    paths = [*(Path(s.path) for s in plan.sources), *read]
+    return {identity for path in paths if (identity := _identity(path)) is not None}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

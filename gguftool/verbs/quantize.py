@@ -19,6 +19,9 @@ from gguftool.run.execute import MAX_BUFFER
 from gguftool.run.pool import Progress
 from gguftool.verbs.rewrite import Request, Result, prepare
 
+#: Above this a file of rules is something else: a model given by mistake.
+_RULE_FILE_BYTES = 1 << 24
+
 
 def quantize(
     src: str | Path,
@@ -98,6 +101,7 @@ def quantize(
         restart=restart,
         sync=sync,
         remarks=remarks,
+        rule_files=() if tensor_type_file is None else (Path(tensor_type_file),),
     )
     with prepare(request) as prepared:
         return prepared.run(progress)
@@ -134,8 +138,8 @@ def _target(word: str | QuantType | None) -> QuantType | None:
 def rules_of(spelled: Sequence[tuple[str, str | Path | Rule]]) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     """The rules of (option, value) pairs in their order, and remarks on pasted text.
 
-    Options are --tensor-type, --tensor-type-file (a path) and --custom-q. RecipeError for what is no rule, UsageError
-    for a file that cannot be read.
+    Options are --tensor-type, --tensor-type-file (a path) and --custom-q. RecipeError for what is no rule,
+    OSError for a file that cannot be read.
     """
     rules: list[Rule] = []
     remarks: list[str] = []
@@ -155,8 +159,10 @@ def rules_of(spelled: Sequence[tuple[str, str | Path | Rule]]) -> tuple[tuple[Ru
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="strict")
+        with path.open("rb") as file:
+            data = file.read(_RULE_FILE_BYTES + 1)
     except OSError as trouble:
-        raise UsageError(f"{path}: {trouble.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: this is no text") from None
+        raise OSError(trouble.errno, trouble.strerror, str(path)) from None
+    if len(data) > _RULE_FILE_BYTES or b"\0" in data:
+        raise RecipeError(f"{path}: this is no text file with rules PATTERN=TYPE")
+    return data.decode("utf-8-sig", errors="surrogateescape")

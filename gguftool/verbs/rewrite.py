@@ -20,7 +20,7 @@ from gguftool.plan.moves import Plan
 from gguftool.plan.overrides import parse_overrides
 from gguftool.run.execute import MAX_BUFFER, Options, execute
 from gguftool.run.measure import Estimate, estimate
-from gguftool.run.outputs import Target, survey, targets
+from gguftool.run.outputs import Target, report_trouble, survey, targets
 from gguftool.run.pool import Progress
 from gguftool.run.report import TensorRow, tensor_rows, write_report
 from gguftool.verbs.provenance import Edits, ImatrixUse, copy_edits, our_edits, quantizer_edits
@@ -36,7 +36,7 @@ class Request:
 
     ``dst`` None takes llama-quantize's default name. ``file_order`` keeps the source's order of tensors, else they go
     by layer and name. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
-    ``remarks`` are warnings from reading the request itself.
+    ``remarks`` are warnings from reading the request itself, ``rule_files`` the files that rules were read from.
     """
 
     src: Path
@@ -60,6 +60,7 @@ class Request:
     restart: bool = False
     sync: bool = True
     remarks: tuple[str, ...] = ()
+    rule_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,11 +227,16 @@ def _places(plan: Plan, dst: Path) -> tuple[Target, ...]:
 
 
 def _facts(request: Request, plan: Plan, dst: Path, importances: Importances | None) -> Facts:
-    world = survey(_places(plan, dst), plan)
+    places = _places(plan, dst)
+    read = [path for path in (request.imatrix, *request.rule_files) if path is not None]
+    world = survey(places, plan, read)
+    report = request.report
     return Facts(
         existing=world.existing,
         is_source=world.is_source,
         is_folder=world.is_folder,
+        is_special=world.is_special,
+        report_trouble=None if report is None else report_trouble(report, places, plan, read, force=request.force),
         folder=world.folder,
         folder_trouble=world.folder_trouble,
         free_bytes=world.free_bytes,

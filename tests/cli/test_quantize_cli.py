@@ -79,6 +79,7 @@ def test_pure_leave_output_and_a_negative_thread_number(tmp_path: Path) -> None:
         ("quantize m.gguf o.gguf q8_0 --tensor-type attn=q8_K", 2, "cannot be converted to q8_K"),
         ("quantize m.gguf o.gguf q8_0 --tensor-type absent=q8_0", 1, "matches no tensor"),
         ("quantize m.gguf o.gguf q8_0 --prune-layers 1-x", 2, "no layer number"),
+        ("quantize m.gguf o.gguf q8_0 --prune-layers=", 2, "an item is empty"),
         ("quantize m.gguf o.gguf q8_0 --prune-layers 9", 1, "cannot prune layers 9"),
         ("quantize m.gguf o.gguf q8_0 --override-kv a=b", 2, "KEY=TYPE:VALUE"),
         ("quantize m.gguf o.gguf q8_0 --max-buffer-size lots", 2, "is no size"),

@@ -49,7 +49,7 @@ def test_sizes(word: str, nbytes: int) -> None:
     assert parse_bytes(word) == nbytes
 
 
-@pytest.mark.parametrize("word", ["", "0", "-1", "M", "5T", "1..5", "x"])
+@pytest.mark.parametrize("word", ["", "0", "-1", "M", "5T", "1..5", "x", "9" * 400])
 def test_no_sizes(word: str) -> None:
     with pytest.raises(UsageError):
         parse_bytes(word)

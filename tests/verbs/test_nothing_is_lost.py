@@ -1,0 +1,98 @@
+"""No name on the command line can cost a file that was there: inputs, unfinished names, reports, devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_models import shapes, write_imatrix, write_model
+
+import gguftool
+from gguftool.errors import GGUFToolError, PlanError
+
+
+def refused(match: str, *args: Any, **options: Any) -> None:
+    with pytest.raises(PlanError, match=match):
+        gguftool.quantize(*args, **options)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
+    """A model, its importance matrix and a file of rules; the call says what every file there holds."""
+    write_model(tmp_path / "m.gguf", n_layer=1)
+    write_imatrix(tmp_path / "i.gguf", shapes(1, 256, 512, 64))
+    (tmp_path / "rules").write_text("ffn_up=q4_1\n")
+    return lambda: {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+
+
+def test_the_other_inputs_are_no_outputs(tmp_path: Path, files: Callable[[], dict[str, bytes]]) -> None:
+    before = files()
+    model, imatrix, rules = tmp_path / "m.gguf", tmp_path / "i.gguf", tmp_path / "rules"
+    refused("i.gguf: the output would overwrite", model, imatrix, "q8_0", imatrix=imatrix, force=True)
+    refused("rules: the output would overwrite", model, rules, "q8_0", tensor_type_file=rules, force=True)
+    assert files() == before
+
+
+@pytest.mark.parametrize("suffix", [".part", ".journal"])
+def test_an_input_under_an_unfinished_name_is_not_emptied(tmp_path: Path, suffix: str) -> None:
+    source = write_model(tmp_path / f"m.gguf{suffix}", n_layer=1)
+    before = source.read_bytes()
+    for restart in (False, True):
+        refused("would overwrite the input", source, tmp_path / "m.gguf", "q8_0", restart=restart, force=True)
+        with pytest.raises(PlanError, match="would overwrite the input"):
+            gguftool.copy(source, tmp_path / "m.gguf", restart=restart)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {source.name: before}
+
+
+def test_a_report_spares_inputs_outputs_and_what_was_there(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]]
+) -> None:
+    (tmp_path / "old.csv").write_text("precious")
+    os.mkfifo(tmp_path / "pipe")
+    before = files()
+    model, imatrix, out = tmp_path / "m.gguf", tmp_path / "i.gguf", tmp_path / "o.gguf"
+    for name, match in {
+        "m.gguf": "report would overwrite an input",
+        "i.gguf": "report would overwrite an input",
+        "o.gguf": "report would overwrite the output",
+        "o.gguf.part": "report would overwrite the output",
+        "pipe": "no regular file",
+        "absent/x.csv": "absent: no such folder",
+    }.items():
+        refused(match, model, out, "q8_0", imatrix=imatrix, report=tmp_path / name, force=True)
+    refused("report exists already", model, out, "q8_0", report=tmp_path / "old.csv")
+    assert files() == before
+    gguftool.quantize(model, out, "q8_0", report=tmp_path / "old.csv", force=True)
+    assert (tmp_path / "old.csv").read_text().startswith("name,")
+
+
+def test_devices_and_pipes_are_no_outputs(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "m.gguf", n_layer=1)
+    os.mkfifo(tmp_path / "pipe")
+    refused("no regular file", source, tmp_path / "pipe", "q8_0", force=True)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_file_of_rules_in_another_encoding_is_read(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "m.gguf", n_layer=1)
+    (tmp_path / "rules").write_bytes(b"# caf\xe9\nffn_up=q4_1\n")
+    made = gguftool.quantize(source, tmp_path / "o.gguf", "q8_0", tensor_type_file=tmp_path / "rules")
+    assert {r.name: r.type for r in made.rows}["blk.0.ffn_up.weight"] == "q4_1"
+    with pytest.raises(GGUFToolError, match="no text file with rules"):
+        gguftool.quantize(source, tmp_path / "p.gguf", "q8_0", tensor_type_file=source)
+
+
+def test_a_stand_in_of_another_size_is_none(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "m.gguf", n_layer=1)
+    entries = shapes(1, 256, 512, 64)
+    write_imatrix(tmp_path / "fits.gguf", {n: s for n, s in entries.items() if "ffn_gate" not in n})
+    narrow = {n: (s if "ffn_up" not in n else (s[0], s[1] // 2)) for n, s in entries.items() if "ffn_gate" not in n}
+    write_imatrix(tmp_path / "narrow.gguf", {n: s for n, s in narrow.items() if "ffn_up" in n})
+    rules = ["ffn_up=f16"]
+    rows = gguftool.quantize(source, tmp_path / "o", "q8_0", tensor_type=rules, imatrix=tmp_path / "fits.gguf").rows
+    assert {r.name: r.importance for r in rows}["blk.0.ffn_gate.weight"] == "blk.0.ffn_up.weight"
+    rows = gguftool.quantize(source, tmp_path / "p", "q8_0", tensor_type=rules, imatrix=tmp_path / "narrow.gguf").rows
+    assert {r.name: r.importance for r in rows}["blk.0.ffn_gate.weight"] == ""
