@@ -273,7 +273,7 @@ def test_wishes_that_mean_nothing(tmp_path: Path) -> None:
         gguftool.quantize(path, tmp_path / "o", "q4_0", include_weights=["a"], exclude_weights=["b"])
     with pytest.raises(UsageError, match="upstream"):
         gguftool.quantize(path, tmp_path / "o", "q4_0", compat="ik")
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="absent"):
         gguftool.quantize(path, tmp_path / "o", "q4_0", tensor_type_file=tmp_path / "absent")
 
 
