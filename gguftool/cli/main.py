@@ -6,6 +6,7 @@ Exit status: 0 done, 1 trouble with data or environment, 2 misuse. A bug shows i
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 class Commands(click.Group):
     """A group whose members are imported when they are called, not when they are listed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -56,20 +63,42 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """Runs the command line and exits with its status; the same for the console and for tests that invoke us."""
+        """Runs the command line and exits with its status; the same for the console and for tests that invoke us.
+
+        Misuse is one line as well, so click does not tell of it in its own way.
+        """
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().main(args, *rest, **more)
+            status = super().main(args, *rest, **{**more, "standalone_mode": False})
+        except click.UsageError as trouble:
+            _complain(_misuse(trouble))
+            sys.exit(trouble.exit_code)
+        except click.Abort:
+            _complain("stopped")
+            sys.exit(1)
         except GGUFToolError as trouble:
             for line in trouble.problems if isinstance(trouble, PlanError) else [str(trouble)]:
                 _complain(line)
             sys.exit(trouble.exit_code)
+        except BrokenPipeError:  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except OSError as trouble:
             where = f"{trouble.filename}: " if trouble.filename is not None else ""
             _complain(f"{where}{trouble.strerror or trouble}")
             sys.exit(1)
+        if more.get("standalone_mode", True):
+            sys.exit(status if isinstance(status, int) else 0)
+        return status
+
+
+def _misuse(trouble: click.UsageError) -> str:
+    """One line for what click says in several."""
+    command = trouble.ctx.command_path if trouble.ctx is not None else "gguftool"
+    message = " ".join(trouble.format_message().split()).rstrip(".")
+    return f"{message}{'' if message.endswith('?') else ':'} `{command} --help` says more"
 
 
 def _complain(line: str) -> None:
@@ -86,7 +115,7 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
-@click.group("gguftool", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("gguftool", cls=Commands, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )

@@ -10,6 +10,7 @@ import click
 
 from gguftool.plan.moves import Move
 from gguftool.run.pool import Progress
+from gguftool.show.tables import printable
 
 _MIB = 1 << 20
 
@@ -28,7 +29,7 @@ def shown(n_tensors: int, quiet: bool) -> Iterator[Callable[[Progress], None] | 
 
 def _line(progress: Progress, n_tensors: int) -> None:
     if progress.move is not None:
-        click.echo(tensor_line(progress.index, n_tensors, progress.move))
+        click.echo(printable(tensor_line(progress.index, n_tensors, progress.move)))
 
 
 @contextmanager
@@ -42,7 +43,8 @@ def _bar(n_tensors: int) -> Iterator[Callable[[Progress], None]]:
                 bar.total, bar.initial = progress.total_bytes, progress.done_bytes
                 bar.n = progress.done_bytes
             if progress.move is not None:
-                bar.set_description(f"[{progress.index + 1}/{n_tensors}] {progress.move.name}", refresh=False)
+                name = printable(progress.move.name)
+                bar.set_description(f"[{progress.index + 1}/{n_tensors}] {name}", refresh=False)
             bar.update(progress.done_bytes - bar.n)
 
         yield step

@@ -16,6 +16,7 @@ import click
 from gguftool.cli.progress import ne, shown
 from gguftool.plan.moves import Move, Plan
 from gguftool.run.report import TensorRow
+from gguftool.show.tables import printable
 from gguftool.verbs.rewrite import Prepared, Result
 
 _MIB = 1 << 20
@@ -34,7 +35,7 @@ def describe(prepared: Prepared, *, as_json: bool) -> None:
         click.echo(json.dumps(_described(prepared), indent=2))
         return
     for number, move in enumerate(plan.moves):
-        click.echo(_planned_line(number, len(plan.moves), move))
+        click.echo(printable(_planned_line(number, len(plan.moves), move)))
     for line in _fallback_lines(prepared):
         click.echo(line)
     _say(prepared.warnings, "warning")
@@ -63,7 +64,7 @@ def run(prepared: Prepared, *, as_json: bool) -> None:
     if result.unobserved:
         touched = sum(1 for row in result.rows if row.unobserved)
         click.echo(f"{result.unobserved} importance blocks of {touched} tensors were never observed and fitted evenly")
-    click.echo(f"{result.path}: {size_line(result.nbytes, result.bpw)} in {result.seconds:.1f} s")
+    click.echo(f"{printable(str(result.path))}: {size_line(result.nbytes, result.bpw)} in {result.seconds:.1f} s")
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def terminable() -> Iterator[None]:
 
 def _say(lines: Any, kind: str) -> None:
     for line in lines:
-        click.echo(f"{kind}: {line}", err=True)
+        click.echo(f"{kind}: {printable(line)}", err=True)
 
 
 def _planned_line(number: int, total: int, move: Move) -> str:

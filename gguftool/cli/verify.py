@@ -6,12 +6,13 @@ import click
 
 
 @click.command("verify")
-@click.argument("models", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.argument("models", nargs=-1, required=True, type=click.Path())
 def command(models: tuple[str, ...]) -> None:
     """Check the structure of each of MODELS and decode every tensor, looking for NaN and Inf."""
     from tqdm import tqdm
 
-    from gguftool.errors import PlanError
+    from gguftool.errors import FormatError, PlanError
+    from gguftool.show.tables import printable
     from gguftool.verbs.verify import verify
 
     problems: list[str] = []
@@ -19,15 +20,18 @@ def command(models: tuple[str, ...]) -> None:
         with tqdm(disable=None, leave=False, unit="tensor") as bar:
 
             def step(name: str, bar: tqdm[object] = bar) -> None:
-                bar.set_description(name)
+                bar.set_description(printable(name))
                 bar.update()
 
-            found = verify(model, progress=step)
+            try:
+                found = verify(model, progress=step)
+            except (FormatError, OSError) as trouble:  # the others are looked at all the same
+                problems.append(str(trouble) if isinstance(trouble, FormatError) else f"{model}: {trouble.strerror}")
+                continue
         problems += [f"{found.path}: {problem}" for problem in found.problems]
-        click.echo(
-            f"{found.path.name}: {found.n_tensors} tensors, {found.n_decoded} decoded, {len(found.problems)} damaged"
-        )
+        counts = f"{found.n_tensors} tensors, {found.n_decoded} decoded, {len(found.problems)} damaged"
+        click.echo(f"{printable(found.path.name)}: {counts}")
         for name in found.undecoded:
-            click.echo(f"  size checked only, no decoder yet: {name}")
+            click.echo(f"  size checked only, no decoder yet: {printable(name)}")
     if problems:
         raise PlanError(problems)

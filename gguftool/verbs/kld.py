@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguftool.errors import UsageError
+from gguftool.format.reader import open_model
 from gguftool.llama.perplexity import Divergence, Perplexity, divergence, perplexity
 
 
@@ -33,6 +35,13 @@ def kld(
     ``progress(model, chunk, n_chunks)`` is called after every chunk. Raises RuntimeUnavailable without
     llama-cpp-python, RuntimeFailure where libllama refuses a file, UsageError for a text that is too short.
     """
+    if n_ctx < 4 or (chunks is not None and chunks < 1) or threads < 1:
+        raise UsageError(
+            f"{n_ctx} tokens per chunk, {'all' if chunks is None else chunks} chunks, {threads} threads: "
+            "at least 4, 1 and 1 are needed"
+        )
+    for path in (*models, *(() if base is None else (base,))):
+        open_model(path).close()  # a file that is damaged is told of in our words, and before the work
     words = Path(text).read_text(encoding="utf-8", errors="surrogateescape")
     found = []
     for model in models:

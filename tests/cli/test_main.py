@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -50,8 +51,32 @@ def test_a_misspelled_command_gets_a_suggestion() -> None:
 
 
 def test_misuse_is_status_2(tmp_path: Path) -> None:
-    for words in ([], ["info"], ["info", "--no-such-option", "x"], ["types", "--format", "html"]):
-        assert ran(*words).returncode == 2, words
+    for words in (["info"], ["info", "--no-such-option", "x"], ["types", "--format", "html"], ["verify", "--"]):
+        done = ran(*words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("gguftool: ") and line.endswith(f"`gguftool {words[0]} --help` says more")
+    bare = ran()
+    assert bare.returncode == 2 and "Commands:" in bare.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_trouble() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "gguftool", "types"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command("info")
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gguftool.cli.info.command", command)
+    result = CliRunner().invoke(cli, ["info"])
+    assert (result.exit_code, result.output.strip()) == (1, "gguftool: stopped")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""``gguftool verify``: every file is looked at, and what is wrong with it is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner
+from support_models import keys, write_model
+
+from gguftool.cli.main import cli
+from gguftool.format.quanttypes import type_by_name
+from gguftool.format.writer import write_gguf
+
+
+def test_a_file_that_is_whole(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.gguf", n_layer=1)
+    result = CliRunner().invoke(cli, ["verify", str(path)])
+    assert (result.exit_code, result.output) == (0, "m.gguf: 12 tensors, 12 decoded, 0 damaged\n")
+
+
+def test_every_file_is_looked_at(tmp_path: Path) -> None:
+    good = write_model(tmp_path / "m.gguf", n_layer=1)
+    short = tmp_path / "short.gguf"
+    short.write_bytes(good.read_bytes()[:-100])
+    rows = np.zeros((3, 32), np.float32)
+    rows[2, 5] = np.nan
+    write_gguf(tmp_path / "nan.gguf", keys(1, 1, 1), [("a\x1b.weight", rows, (3, 32), type_by_name("f32"))])
+    names = ["short.gguf", "absent.gguf", ".", "nan.gguf", "m.gguf"]
+    result = CliRunner().invoke(cli, ["verify", *(str(tmp_path / name) for name in names)])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "nan.gguf: 1 tensors, 1 decoded, 1 damaged",
+        "m.gguf: 12 tensors, 12 decoded, 0 damaged",
+    ]
+    said = result.stderr.splitlines()
+    assert [line.split(": ")[1].rpartition("/")[2] for line in said] == [
+        "short.gguf", "absent.gguf", tmp_path.name, "nan.gguf",
+    ]  # fmt: skip
+    assert said[3].endswith(r"tensor 'a\x1b.weight' (f32): row 2 holds NaN or Inf")
