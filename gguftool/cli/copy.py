@@ -9,8 +9,8 @@ import click
 
 
 @click.command("copy")
-@click.argument("src", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("dst", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("src", metavar="IN", type=click.Path(readable=False, path_type=Path))
+@click.argument("dst", metavar="OUT", type=click.Path(readable=False, path_type=Path))
 @click.option("--prune-layers", metavar="L,L-L", help="Layers to leave out: 3,7 or 10-14.")
 @click.option(
     "--allow-layer-arrays",

@@ -21,7 +21,7 @@ _HEAD = 6
 
 
 @click.command("info")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(readable=False, path_type=Path))
 @click.option("--tensors", "every", is_flag=True, help="List every tensor, not one line for all layers.")
 @click.option("--full", is_flag=True, help="Show long texts and arrays whole.")
 @click.option("--key", metavar="KEY", help="Print the value of one metadata key and nothing else.")

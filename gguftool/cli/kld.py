@@ -9,9 +9,9 @@ import click
 
 
 @click.command("kld")
-@click.argument("models", nargs=-1, required=True, type=click.Path())
-@click.option("--base", type=click.Path(), help="Model to compare with, usually the F16 source.")
-@click.option("-f", "--file", "text", required=True, type=click.Path(), help="Text to evaluate on.")
+@click.argument("models", nargs=-1, required=True, type=click.Path(readable=False))
+@click.option("--base", type=click.Path(readable=False), help="Model to compare with, usually the F16 source.")
+@click.option("-f", "--file", "text", required=True, type=click.Path(readable=False), help="Text to evaluate on.")
 @click.option("-c", "--ctx-size", default=512, show_default=True, help="Tokens per chunk.")
 @click.option("--chunks", type=int, help="Evaluate the first N chunks only.")
 @click.option("-t", "--threads", type=int, help="Threads; all cores by default.")

@@ -45,7 +45,7 @@ class _Ordered(click.Command):
 
 
 def _path(name: str, help: str, **more: Any) -> Callable[[Command], Command]:
-    return click.option(name, type=click.Path(dir_okay=False, path_type=Path), help=help, **more)
+    return click.option(name, type=click.Path(readable=False, path_type=Path), help=help, **more)
 
 
 def _many(name: str, metavar: str, help: str) -> Callable[[Command], Command]:

@@ -20,7 +20,7 @@ _SORTS |= {"active": "active_pct"} | {f: f for f in FIGURES if not f.endswith("_
 
 
 @click.command("stats")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--sort", type=click.Choice(list(_SORTS)), help="Order of the tensors; kind, then layer, by default.")
 @click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
 @click.option("--compat", type=click.Choice(["upstream"]), help="Agree digit for digit with llama-imatrix.")

@@ -6,7 +6,7 @@ import click
 
 
 @click.command("verify")
-@click.argument("models", nargs=-1, required=True, type=click.Path())
+@click.argument("models", nargs=-1, required=True, type=click.Path(readable=False))
 def command(models: tuple[str, ...]) -> None:
     """Check the structure of each of MODELS and decode every tensor, looking for NaN and Inf."""
     from tqdm import tqdm

@@ -270,6 +270,8 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def _disk_trouble(trouble: OSError, path: Path, state: str) -> GGUFToolError:
     """The one line for a disk that is full or a file that may not grow: what happened, where, what is left."""
+    if isinstance(trouble, BrokenPipeError):
+        return Interrupted(f"stopped, nobody reads what is said of the progress any more; {state}")
     if trouble.errno in (errno.ENOSPC, errno.EDQUOT):
         return GGUFToolError(f"{path}: no space left on the disk: make room; {state}")
     if trouble.errno == errno.EFBIG:

@@ -42,6 +42,8 @@ def kld(
         )
     for path in (*models, *(() if base is None else (base,))):
         open_model(path).close()  # a file that is damaged is told of in our words, and before the work
+    if n_ctx > Path(text).stat().st_size:
+        raise UsageError(f"{text}: the text is shorter than one chunk of {n_ctx} tokens: give more, or smaller chunks")
     words = Path(text).read_text(encoding="utf-8", errors="surrogateescape")
     found = []
     for model in models:

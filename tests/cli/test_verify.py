@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from support_models import keys, write_model
 
@@ -38,3 +40,12 @@ def test_every_file_is_looked_at(tmp_path: Path) -> None:
         "short.gguf", "absent.gguf", tmp_path.name, "nan.gguf",
     ]  # fmt: skip
     assert said[3].endswith(r"tensor 'a\x1b.weight' (f32): row 2 holds NaN or Inf")
+
+
+def test_a_file_without_permission_is_no_misuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_model(tmp_path / "m.gguf", n_layer=1)
+    monkeypatch.setattr(os, "access", lambda *_args, **_more: False)  # what the superuser would never see
+    assert CliRunner().invoke(cli, ["verify", str(path)]).exit_code == 0
+    for words in (["info", "."], ["stats", "."], ["kld", "-f", ".", str(path)], ["verify", "."]):
+        result = CliRunner().invoke(cli, words)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1), words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from support_models import shapes, write_imatrix, write_model
 
 import gguftool
 from gguftool.errors import GGUFToolError, PlanError
+from gguftool.run.execute import Interrupted
 
 
 def refused(match: str, *args: Any, **options: Any) -> None:
@@ -96,3 +98,14 @@ def test_a_stand_in_of_another_size_is_none(tmp_path: Path) -> None:
     assert {r.name: r.importance for r in rows}["blk.0.ffn_gate.weight"] == "blk.0.ffn_up.weight"
     rows = gguftool.quantize(source, tmp_path / "p", "q8_0", tensor_type=rules, imatrix=tmp_path / "narrow.gguf").rows
     assert {r.name: r.importance for r in rows}["blk.0.ffn_gate.weight"] == ""
+
+
+def test_a_progress_that_nobody_reads_keeps_what_is_done(tmp_path: Path) -> None:
+    def told(progress: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    path = write_model(tmp_path / "m.gguf", n_layer=1)
+    with pytest.raises(Interrupted, match=r"nobody reads.*the same command goes on"):
+        gguftool.copy(path, tmp_path / "o.gguf", progress=told)
+    gguftool.copy(path, tmp_path / "o.gguf")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gguf", "o.gguf"]
