@@ -14,7 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum gt_objective { GT_IMATRIX = 0, GT_REF = 1, GT_MSE = 2 };
+/* GT_UNBIASED never reaches a kernel: module.c asks for GT_IMATRIX and gives the row its gain back (gain.h). */
+enum gt_objective { GT_IMATRIX = 0, GT_REF = 1, GT_MSE = 2, GT_UNBIASED = 3 };
 enum gt_effort { GT_FAST = 0, GT_DEFAULT = 1, GT_BEST = 2 };
 
 typedef struct {

@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include "gguftool.h"
+#include "gain.h"
 
 #define ID_F32 0
 #define ID_F16 1
@@ -27,7 +28,7 @@ typedef struct {
     int64_t n_rows, n_cols, in_bytes, out_bytes;
     uint32_t limit;
     gt_options opt;
-    int copies, errors;
+    int copies, errors, unbiased;
     double sums[4];
     int64_t bad_row, bad_col;
 } job;
@@ -68,7 +69,7 @@ static float_mode plain_floats(void) { return 0; }
 static void restore_floats(float_mode saved) { (void)saved; }
 #endif
 
-static void run(job *j, float *x, float *y) {
+static void run(job *j, float *x, float *y, const double *w) {
     for (int64_t r = 0; r < j->n_rows; ++r) {
         const uint8_t *in = j->in + r * j->in_bytes;
         uint8_t *out = j->out + r * j->out_bytes;
@@ -83,6 +84,10 @@ static void run(job *j, float *x, float *y) {
             return;
         }
         j->dst.encode(row, j->w, j->n_cols, out, &j->opt);
+        if (j->unbiased) {
+            j->dst.decode(out, j->n_cols, y);
+            gt_scale_row(&j->dst, gt_gain(isa->error_row, row, y, w, j->n_cols), j->n_cols, out);
+        }
         if (j->errors) {
             j->dst.decode(out, j->n_cols, y);
             isa->error_row(row, y, j->a, j->n_cols, j->sums);
@@ -116,13 +121,15 @@ static PyObject *start(job *j) {
     /* Rows that lie at odd addresses (a file's tensor in memory) are copied; all others are read in place. */
     j->copies = j->src.id != ID_F32 || ((uintptr_t)j->in | (uintptr_t)j->in_bytes) % sizeof(float);
     size_t row = ((size_t)j->n_cols * sizeof(float) + 63) / 64 * 64;
-    char *raw = PyMem_Malloc(2 * row + 64);
+    char *raw = PyMem_Malloc(4 * row + 64);
     if (!raw) return PyErr_NoMemory();
     float *x = (float *)(((uintptr_t)raw + 63) / 64 * 64);
+    double *w = j->w ? (double *)(x + 2 * row / sizeof(float)) : NULL;
+    for (int64_t i = 0; w && i < j->n_cols; ++i) w[i] = j->w[i];
     j->bad_row = -1;
     Py_BEGIN_ALLOW_THREADS
     float_mode saved = plain_floats();
-    run(j, x, x + row / sizeof(float));
+    run(j, x, x + row / sizeof(float), w);
     restore_floats(saved);
     Py_END_ALLOW_THREADS
     PyMem_Free(raw);
@@ -138,7 +145,7 @@ static PyObject *start(job *j) {
 
 static PyObject *transcode_checked(job *j, int src, int dst, Py_buffer *in, Py_buffer *w, Py_buffer *a, Py_buffer *out) {
     if (!find(&j->src, src, j->n_cols) || !find(&j->dst, dst, j->n_cols)) return NULL;
-    if (!j->src.decode || !j->dst.encode || (j->errors && !j->dst.decode))
+    if (!j->src.decode || !j->dst.encode || !j->dst.decode)
         return PyErr_Format(PyExc_ValueError, "no kernel from type %d to type %d", src, dst);
     j->in_bytes = row_bytes(&j->src, j->n_cols);
     j->out_bytes = row_bytes(&j->dst, j->n_cols);
@@ -150,6 +157,8 @@ static PyObject *transcode_checked(job *j, int src, int dst, Py_buffer *in, Py_b
     j->w = w->buf;
     j->a = a->buf;
     j->limit = limit_of(dst);
+    j->unbiased = j->opt.objective == GT_UNBIASED && *gt_scale_offsets(dst) >= 0;
+    if (j->opt.objective == GT_UNBIASED) j->opt.objective = GT_IMATRIX;
     return start(j);
 }
 

@@ -22,13 +22,15 @@ from gguftool.errors import CodecError, UsageError
 from gguftool.format.quanttypes import QuantType, type_by_name
 
 #: Goes into journals and provenance; changes whenever any encoder's bytes change.
-KERNELS_VERSION = "1"
+KERNELS_VERSION = "2"
 
-OBJECTIVES = ("imatrix", "ref", "mse")
+#: What a search minimises: the importance-weighted squared error; the same with the reference's own weights; the plain
+#: one; or, "unbiased", the first, and then every row gets its gain back (native/gain.h says why).
+OBJECTIVES = ("imatrix", "ref", "mse", "unbiased")
 EFFORTS = ("fast", "default", "best")
 
-#: The objective that gave real models the lower KL divergence, where it is not "imatrix".
-DEFAULT_OBJECTIVE: dict[str, str] = {}
+#: The objective that gave real models the lower KL divergence (tests/bench_objectives.py), where it is not "imatrix".
+DEFAULT_OBJECTIVE: dict[str, str] = {"q2_K": "unbiased", "q3_K": "unbiased"}
 
 #: Columns of one block of the importance policy (prepare_importance), whatever the type's own block.
 POLICY_BLOCK = 256
@@ -111,7 +113,7 @@ def can_decode(t: QuantType) -> bool:
 
 
 def default_objective(t: QuantType) -> str:
-    """What the type's search minimises when nobody says: "imatrix", "ref" or "mse"."""
+    """What the type's search minimises when nobody says, one of OBJECTIVES."""
     return DEFAULT_OBJECTIVE.get(t.name, "imatrix")
 
 
