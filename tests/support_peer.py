@@ -1,7 +1,7 @@
 """The peer: libllama's own ``llama_model_quantize``, run in a process of its own because it may abort.
 
 ``peer_quantize`` writes a file as llama-quantize would. As a script: ``support_peer.py in.gguf out.gguf FTYPE THREADS
-[imatrix.gguf]``; it prints the seconds that the call took.
+[imatrix.gguf [pure]]``; it prints the seconds that the call took.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ FTYPES = {
 }  # fmt: skip
 
 
-def peer_quantize(src: Path, dst: Path, file_type: str, *, imatrix: Path | None = None, threads: int = 2) -> float:
-    """Seconds that ``llama_model_quantize`` took to write ``dst``."""
-    command = [sys.executable, __file__, str(src), str(dst), str(FTYPES[file_type]), str(threads)]
-    done = subprocess.run(command + ([str(imatrix)] if imatrix else []), capture_output=True, text=True, check=False)
+def peer_quantize(
+    src: Path, dst: Path, file_type: str, *, imatrix: Path | None = None, threads: int = 2, pure: bool = False
+) -> float:
+    """Seconds that ``llama_model_quantize`` took to write ``dst``; ``pure`` leaves embedding and output at Q8_0."""
+    words = [src, dst, FTYPES[file_type], threads, imatrix or "", "pure" if pure else ""]
+    command = [sys.executable, __file__, *(str(word) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"llama_model_quantize failed ({done.returncode}): {done.stderr[-400:]}")
     return float(done.stdout.split()[-1])
@@ -44,11 +47,13 @@ def _imatrix_entries(path: str) -> list[tuple[bytes, np.ndarray]]:
     return found
 
 
-def _run(src: str, dst: str, ftype: str, threads: str, imatrix: str | None = None) -> None:
+def _run(src: str, dst: str, ftype: str, threads: str, imatrix: str = "", pure: str = "") -> None:
     import llama_cpp
 
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread = int(ftype), int(threads)
+    if pure:
+        params.pure, params.output_tensor_type, params.token_embedding_type = True, 8, 8
     if imatrix:
         entries = _imatrix_entries(imatrix)
         table = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))()

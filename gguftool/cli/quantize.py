@@ -79,7 +79,9 @@ def _many(name: str, metavar: str, help: str) -> Callable[[Command], Command]:
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @click.option("--restart", is_flag=True, help="Give up an unfinished output and start anew.")
 @click.option("--effort", type=click.Choice(["fast", "default", "best"]), default="default", show_default=True)
-@click.option("--objective", type=click.Choice(["imatrix", "ref", "mse"]), help="The error that the search minimises.")
+@click.option(
+    "--objective", type=click.Choice(["imatrix", "ref", "mse", "unbiased"]), help="The error that the search minimises."
+)
 @click.option("--threads", metavar="N", help="Threads; all cores by default.")
 @click.option("--max-buffer-size", default="256M", show_default=True, metavar="SIZE", help="Memory for rows in flight.")
 @click.option("--no-fallback", is_flag=True, help="Refuse types that do not fit instead of replacing them.")
