@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gguftool.errors import UsageError
-from gguftool.format.metadata import Metadata, MetaValue
+from gguftool.format.metadata import Metadata, MetaValue, ValueType
 from gguftool.format.names import sort_key
 from gguftool.format.quanttypes import QuantType
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: Changes whenever the meaning of a serialised plan does.
 SCHEMA = 1
 
+#: Of what is set by hand: a header is padded to it in memory.
+_MAX_ALIGNMENT = 1 << 20
 #: Start and stop, stop not included.
 Range = tuple[int, int]
 
@@ -211,9 +213,13 @@ class Plan:
     def with_metadata(self, edits: Mapping[str, MetaValue | None]) -> Plan:
         """This plan with keys set, or removed where the value is None. ``general.alignment`` moves the tensors too."""
         metadata = self.metadata.replaced(edits)
-        alignment = metadata.get("general.alignment", 32) if "general.alignment" in edits else self.alignment
-        if not isinstance(alignment, int) or alignment < 8 or alignment % 8:
-            raise UsageError(f"general.alignment = {alignment!r}: readers want a multiple of 8")
+        key = "general.alignment"
+        if key not in edits:
+            return replace(self, metadata=metadata)
+        alignment = metadata.get(key, 32)
+        kind = metadata.entry(key).type if key in metadata else ValueType.U32
+        if kind is not ValueType.U32 or alignment & (alignment - 1) or not 1 <= alignment <= _MAX_ALIGNMENT:
+            raise UsageError(f"{key} = {alignment!r}: readers want a power of two, here up to {_MAX_ALIGNMENT}")
         return replace(self, metadata=metadata, alignment=alignment)
 
     @property

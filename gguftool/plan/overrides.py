@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from gguftool.errors import UsageError
 from gguftool.format.metadata import MetaValue, ValueType
 
+#: Readers look for other files when these are there.
+_OURS = ("split.no", "split.count", "split.tensors.count")
+
 
 def parse_overrides(items: Sequence[str]) -> dict[str, MetaValue]:
     """Keys and values of all items, a later one replacing an earlier one; UsageError for one that means nothing."""
@@ -23,6 +26,8 @@ def _parse(item: str) -> tuple[str, MetaValue]:
     kind, colon, text = rest.partition(":")
     if not equals or not colon or not key or len(key.encode()) > 127:
         raise UsageError(f"--override-kv '{item}': write KEY=TYPE:VALUE with TYPE int, float, bool or str")
+    if key in _OURS:
+        raise UsageError(f"--override-kv '{item}': how a model is cut into files is not set by hand, see --keep-split")
     if kind == "str":
         return key, MetaValue.of(text, ValueType.STRING)
     if kind == "bool":

@@ -33,7 +33,7 @@ def test_values(item: str, key: str, value: Any, kind: ValueType) -> None:
 @pytest.mark.parametrize(
     "item",
     ["", "a", "a=7", "=int:7", "a=int:7x", "a=int:", "a=float:x", "a=float:1e39", "a=bool:1", "a=arr:1", "a=INT:7",
-     "a=int:18446744073709551616", "k" * 128 + "=int:1"],
+     "a=int:18446744073709551616", "split.count=int:2", "split.no=int:0", "k" * 128 + "=int:1"],
 )  # fmt: skip
 def test_nonsense(item: str) -> None:
     with pytest.raises(UsageError, match="--override-kv"):

@@ -103,8 +103,16 @@ def test_alignment_can_be_changed(tmp_path: Path) -> None:
     with open_model(path) as source, open_model(tmp_path / "c.gguf") as model:
         assert model.alignment == 4096 and all(t.offset % 4096 == 0 for t in model.tensors)
         assert all(model.read(t) == source.read(source.tensor(t.name)) for t in model.tensors)
-    with pytest.raises(UsageError, match="multiple of 8"):
-        gguftool.copy(path, tmp_path / "d.gguf", override_kv=["general.alignment=int:20"])
+    for value in ("int:20", "int:24", "int:0", "int:-8", "int:2147483648", "int:4294967296", "bool:true", "str:8"):
+        with pytest.raises(UsageError, match="power of two"):
+            gguftool.copy(path, tmp_path / "d.gguf", override_kv=[f"general.alignment={value}"])
+
+
+@pytest.mark.parametrize("alignment", [1, 4, 8, 512])
+def test_any_alignment_of_a_source_is_kept(tmp_path: Path, alignment: int) -> None:
+    path = write_model(tmp_path / "m.gguf", n_layer=1, alignment=alignment)
+    gguftool.copy(path, tmp_path / "c.gguf", prune_layers=[])
+    assert (tmp_path / "c.gguf").read_bytes() == path.read_bytes()
 
 
 def test_shards_keep_their_alignment(tmp_path: Path) -> None:
