@@ -119,7 +119,7 @@ def test_a_block_does_not_depend_on_its_neighbours(name: str, objective: str) ->
 def test_codes_are_the_nearest_for_the_stored_scales(name: str) -> None:
     x = np.concatenate([rows(3, 1024), awkward_rows(1024)[5:14]])
     low, high, sub = CODES[name]
-    blocks = dispatch.encode(x, name, lognormal(1024))
+    blocks = dispatch.encode(x, name, lognormal(1024), objective="imatrix")
     ends = []
     for fill in (0, 255):
         bare = blocks.copy().reshape(-1, type_by_name(name).block_bytes)
