@@ -196,11 +196,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return real(*args)
 
     monkeypatch.setattr(pool, "run_task", slow)
+    threads = threading.active_count()
     for count in (1, 7, 30):
         with pytest.raises(Interrupted, match=r"stopped at \d+ %: the same command goes on"):
             execute(plan, out, Options(threads=2, progress=interrupt_after(count)))
         assert not out.exists() and out.with_name("out.gguf.part").exists()
-        assert threading.active_count() == 1
+        assert threading.active_count() == threads
     monkeypatch.setattr(pool, "run_task", real)
     outcome = execute(plan, out, Options(threads=2, progress=lambda p: found.append(p)))
     assert 20 <= outcome.resumed < whole.n_tasks
@@ -212,9 +213,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 
 def test_a_failing_caller_does_not_lose_the_work(tmp_path: Path, small_tasks: None) -> None:
     plan = planned(write_model(tmp_path / "m.gguf"), "q8_0")
+    threads = threading.active_count()
     with pytest.raises(ZeroDivisionError):
         execute(plan, tmp_path / "out", Options(progress=interrupt_after(9, ZeroDivisionError)))
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
     assert execute(plan, tmp_path / "out").resumed >= 5
 
 
