@@ -3,7 +3,7 @@
 A block fenced as ``console`` holds lines ``$ command`` and what they print; one fenced as ``python`` runs as it stands,
 its output following in a block fenced as ``text``. Blocks run in order, in one folder that holds a copy of examples/.
 A block whose first command says ``git``, ``pip`` or ``make`` is set-up: it is shown, not run. Times, speeds and
-memory differ from run to run and are compared as ``#``.
+memory differ from run to run, figures of libllama from processor to processor: they are compared as ``#``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```\n(?:(\n?)^```text\n(.*?)^```\n)?", re.M | re.S)
+NEWLINE = "\n"
 SETUP = ("git ", "pip ", "make ", "python3 -m venv")
-VOLATILE = re.compile(r"\d+(?:\.\d+)?(?= ?(?:s\b|ms\b|min\b|[KMG]i?B/s|Mw/s|MiB of memory))")
+VOLATILE = re.compile(r"\d+(?:\.\d+)?(?= ?(?:s\b|ms\b|min\b|[KMG]i?B/s|Mw/s|MiB of memory|threads))")
+MEASURED = re.compile(r"\d+\.\d+")  # by libllama, whose kernels differ from processor to processor in the last digits
 
 
 def stable(text: str) -> str:
     """The text with everything that changes from run to run replaced."""
-    return VOLATILE.sub("#", "\n".join(line.rstrip() for line in text.splitlines()).strip())
+    lines = [MEASURED.sub("#", line) if "±" in line else line for line in text.splitlines()]
+    return VOLATILE.sub("#", "\n".join(" ".join(line.split()) for line in lines).strip())
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -49,13 +52,14 @@ def _shell(command: str, folder: Path) -> str:
 
 
 def _commands(body: str) -> Iterator[str]:
+    """Commands of a block; one goes on after a backslash and within single quotes."""
     held = ""
     for line in body.splitlines():
         if held:
             held += "\n" + line
         elif line.startswith("$ "):
             held = line[2:]
-        if held and not held.endswith("\\"):
+        if held and not held.endswith("\\") and held.count("'") % 2 == 0:
             yield held
             held = ""
 
@@ -69,7 +73,7 @@ def run_blocks(text: str, folder: Path) -> str:
         if kind == "python":
             (folder / ".snippet.py").write_text(body)
             printed = _shell(f'"{sys.executable}" .snippet.py', folder)
-            return f"```python\n{body}```\n" + (f"{gap}```text\n{printed}```\n" if printed else "")
+            return f"```python\n{body}```\n" + (f"{gap or NEWLINE}```text\n{printed}```\n" if printed else "")
         if body.removeprefix("$ ").startswith(SETUP):
             return block.group(0)
         shown = [f"$ {c}\n{_shell(c, folder)}" for c in _commands(body)]
