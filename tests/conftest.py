@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+#: Processes that tests start import the package that is installed (or PYTHONPATH's), never the checkout they stand in:
+#: that has no extension, and would quietly test numba.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"

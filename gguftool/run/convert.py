@@ -14,6 +14,7 @@ from gguftool.codecs.dispatch import ErrorSums, decode, prepare_importance, tran
 from gguftool.errors import CodecError
 from gguftool.format.quanttypes import type_by_name
 from gguftool.plan.moves import Move, Piece
+from gguftool.plan.objectives import objective_for
 from gguftool.run.journal import Done
 from gguftool.run.tasks import Task
 from gguftool.run.work import Job, Scratch, Stopped, read_piece, write_at
@@ -121,7 +122,7 @@ def _convert(
         piece.n_cols,
         None if weights is None else weights.prepared,
         out,
-        objective=job.objective,
+        objective=job.objective or objective_for(move.name, move.type),
         effort=job.effort,
         importance=weights.raw if weights is not None and job.errors else None,
         errors=job.errors,

@@ -98,7 +98,8 @@ def test_no_note_claims_that_the_model_is_the_same() -> None:
 
 
 def array(kind: ValueType, *values: float) -> MetaValue:
-    return MetaValue.of(list(values), ValueType.ARRAY, kind)
+    exact = [bool(v) for v in values] if kind is ValueType.BOOL else list(values)
+    return MetaValue.of(exact, ValueType.ARRAY, kind)
 
 
 @pytest.mark.parametrize("kind", [ValueType.I32, ValueType.U32, ValueType.U8, ValueType.I64])
