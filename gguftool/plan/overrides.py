@@ -24,7 +24,7 @@ def parse_overrides(items: Sequence[str]) -> dict[str, MetaValue]:
 def _parse(item: str) -> tuple[str, MetaValue]:
     key, equals, rest = item.partition("=")
     kind, colon, text = rest.partition(":")
-    if not equals or not colon or not key or len(key.encode()) > 127:
+    if not equals or not colon or not key or len(key.encode(errors="surrogateescape")) > 127:
         raise UsageError(f"--override-kv '{item}': write KEY=TYPE:VALUE with TYPE int, float, bool or str")
     if key in _OURS:
         raise UsageError(f"--override-kv '{item}': how a model is cut into files is not set by hand, see --keep-split")

@@ -55,6 +55,7 @@ class Options:
     """How to work; none of it but objective and effort changes a byte of the output.
 
     ``threads`` None means all cores. ``sync`` False leaves the last bytes to the operating system's own time.
+    ``overwrite`` False stops before the last step where a file came up under the output's name meanwhile.
     """
 
     threads: int | None = None
@@ -65,6 +66,7 @@ class Options:
     restart: bool = False
     sync: bool = True
     progress: Callable[[Progress], None] | None = None
+    overwrite: bool = True
 
 
 def execute(plan: Plan, dst: Path, options: Options | None = None, imatrix: ImatrixValues | None = None) -> Outcome:
@@ -82,8 +84,10 @@ def execute(plan: Plan, dst: Path, options: Options | None = None, imatrix: Imat
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(_opened(s)) for s in plan.sources]
         key = _key(plan, options, imatrix)
-        journal = stack.enter_context(open_journal(journal_path(places), key, restart=options.restart))
+        journal = stack.enter_context(_journal(journal_path(places), key, options.restart))
         run = _Run(plan, options, files, places, sources, journal)
+        if journal.renaming and not run.complete():
+            journal.reset()  # what was finished has been moved or replaced since
         if not journal.renaming:
             run.prepare(stack)
             run.work(imatrix)
@@ -124,6 +128,16 @@ def _opened(source: SourceFile) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _journal(path: Path, key: dict[str, str], restart: bool) -> Journal:
+    try:
+        return open_journal(path, key, restart=restart)
+    except OSError as trouble:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:  # of our making, and of no use
+                path.unlink()
+        raise _disk_trouble(trouble, path, "nothing was written") from None
 
 
 class _Run:
@@ -212,13 +226,29 @@ class _Run:
                 f"{self.places[0].part} and {self.journal.path}"
             ) from None
 
+    def complete(self) -> bool:
+        """Whether every finished file is still there, under its final name or the one it grew under."""
+        return all(
+            _size(p.part if p.part.exists() else p.final) == f.size and _begins(p, f.header)
+            for p, f in zip(self.places, self.files, strict=True)
+        )
+
     def finish(self) -> None:
         """Everything forced to disk, then the final names, the first shard last, then the journal away."""
-        sync = self.options.sync
+        try:
+            self._finish(self.options.sync)
+        except OSError as trouble:
+            kept = "what is done is kept: the same command goes on from there"
+            raise _disk_trouble(trouble, self.places[0].part, kept) from None
+
+    def _finish(self, sync: bool) -> None:
+        if not self.journal.renaming:
+            self._check_sources()
         if sync:
             for fd in self.outputs:
                 os.fsync(fd)
         if not self.journal.renaming:
+            self._check_names()
             self.journal.mark_renaming(sync=sync)
         for place in reversed(self.places):
             if place.part.exists() or not place.final.exists():
@@ -227,6 +257,24 @@ class _Run:
             with contextlib.suppress(OSError):  # some file systems cannot
                 sync_folder(self.places[0].final.parent)
         self.journal.remove()
+
+    def _check_sources(self) -> None:
+        """FormatError when a source was written to while it was read: the output is a mixture then."""
+        for fd, source in zip(self.sources, self.plan.sources, strict=True):
+            found = os.fstat(fd)
+            if (found.st_size, found.st_mtime_ns) != (source.size, source.mtime_ns):
+                self.give_up()
+                raise FormatError(source.path, "the file changed while it was being read: start again")
+
+    def _check_names(self) -> None:
+        """GGUFToolError when a file came up under a final name that nobody said may be overwritten."""
+        taken = [p.final for p in self.places if os.path.lexists(p.final)]
+        if taken and not self.options.overwrite:
+            self.journal.append(self.journal.done.values())
+            raise GGUFToolError(
+                f"{taken[0]}: came into being while the run was going and is left alone: move it, or use --force, and "
+                "give the same command again; nothing has to be done twice"
+            )
 
     def sums(self) -> tuple[Done, ...]:
         """The records of all tasks added up per tensor."""
@@ -248,6 +296,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def _begins(place: Target, header: bytes) -> bool:
+    with (place.part if place.part.exists() else place.final).open("rb") as file:
+        return file.read(len(header)) == header
 
 
 def _reserve(fd: int, size: int) -> None:

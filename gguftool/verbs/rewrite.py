@@ -128,7 +128,15 @@ class Prepared:
             raise PlanError(self.problems)
         r = self.request
         options = Options(
-            self.threads, r.max_buffer, r.objective, r.effort, r.report is not None, r.restart, r.sync, progress
+            self.threads,
+            r.max_buffer,
+            r.objective,
+            r.effort,
+            r.report is not None,
+            r.restart,
+            r.sync,
+            progress,
+            overwrite=r.force,
         )
         outcome = execute(self.plan, self.dst, options, self.imatrix)
         rows = tensor_rows(self.plan, outcome.sums)
@@ -169,6 +177,10 @@ def prepare(request: Request) -> Prepared:
     """
     if request.include_weights and request.exclude_weights:
         raise UsageError("--include-weights and --exclude-weights together: give one of them")
+    if request.dst is not None and not request.dst.name:
+        raise UsageError(f"'{request.dst}' is no name for an output: give the name of a file")
+    if request.recipe is not None:
+        _check_words(request)
     model = open_model(request.src)
     imatrix: Imatrix | None = None
     try:
@@ -182,6 +194,20 @@ def prepare(request: Request) -> Prepared:
         if imatrix is not None:
             imatrix.close()
         raise
+
+
+def _check_words(request: Request) -> None:
+    """UsageError for an objective, effort or buffer that means nothing: workers would find out too late."""
+    from gguftool.codecs.dispatch import EFFORTS, OBJECTIVES
+
+    if request.effort not in EFFORTS:
+        raise UsageError(f"effort={request.effort!r}: choose one of {', '.join(EFFORTS)}")
+    if request.objective not in (None, *OBJECTIVES):
+        raise UsageError(f"objective={request.objective!r}: choose one of {', '.join(OBJECTIVES)}")
+    if not isinstance(request.max_buffer, int) or request.max_buffer < 1:
+        raise UsageError(f"max_buffer_size={request.max_buffer!r}: give a number of bytes")
+    if request.threads is not None and not isinstance(request.threads, int):
+        raise UsageError(f"threads={request.threads!r}: give a whole number, or None for all cores")
 
 
 def _default_name(request: Request) -> Path:

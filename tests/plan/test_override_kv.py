@@ -22,6 +22,7 @@ from gguftool.plan.overrides import parse_overrides
         ("a=bool:true", "a", True, ValueType.BOOL),
         ("a=str:x=y:z", "a", "x=y:z", ValueType.STRING),
         ("a=str:", "a", "", ValueType.STRING),
+        ("\udcff=int:1", "\udcff", 1, ValueType.U32),
         ("a=str:" + "é" * 300, "a", "é" * 300, ValueType.STRING),
     ],
 )

@@ -151,6 +151,28 @@ def test_a_crash_after_the_last_rename(tmp_path: Path, monkeypatch: pytest.Monke
     assert survey(targets(tmp_path / "out", plan, 1), plan).existing == (str(tmp_path / "out"),)
 
 
+@pytest.mark.parametrize("then", ["moved", "replaced"])
+def test_a_finished_output_that_is_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    path = write_model(tmp_path / "m.gguf")
+    with open_model(path) as model:
+        plan = Plan.of(model, file_order=True)
+
+    def crash(journal: Journal) -> None:
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr(Journal, "remove", crash)
+    with pytest.raises(RuntimeError):
+        execute(plan, tmp_path / "out")
+    monkeypatch.undo()
+    (tmp_path / "out").unlink()
+    if then == "replaced":
+        (tmp_path / "out").write_text("something else")
+    assert execute(plan, tmp_path / "out").resumed == 0
+    assert (tmp_path / "out").read_bytes() == path.read_bytes()
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path

@@ -12,8 +12,9 @@ import pytest
 from support_models import shapes, write_imatrix, write_model
 
 import gguftool
-from gguftool.errors import GGUFToolError, PlanError
+from gguftool.errors import GGUFToolError, PlanError, UsageError
 from gguftool.run.execute import Interrupted
+from gguftool.run.journal import Journal
 
 
 def refused(match: str, *args: Any, **options: Any) -> None:
@@ -109,3 +110,72 @@ def test_a_progress_that_nobody_reads_keeps_what_is_done(tmp_path: Path) -> None
         gguftool.copy(path, tmp_path / "o.gguf", progress=told)
     gguftool.copy(path, tmp_path / "o.gguf")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gguf", "o.gguf"]
+
+
+def test_a_file_that_came_up_meanwhile_is_left_alone(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = tmp_path / "m.gguf", tmp_path / "out.gguf"
+    files()
+
+    def intrude(progress: object) -> None:
+        out.write_text("another program's")
+
+    with pytest.raises(GGUFToolError, match=r"out\.gguf: came into being while the run was going"):
+        gguftool.quantize(model, out, "q8_0", progress=intrude)
+    assert out.read_text() == "another program's"
+    out.unlink()
+    result = gguftool.quantize(model, out, "q8_0")
+    assert result.resumed == result.n_tasks
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i.gguf", "m.gguf", "out.gguf", "rules"]
+
+
+def test_a_source_that_is_written_to_meanwhile_gives_no_mixture(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]]
+) -> None:
+    files()
+    model = tmp_path / "m.gguf"
+
+    def scribble(progress: object) -> None:
+        with model.open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"x")
+        os.utime(model, ns=(1, 1))
+
+    with pytest.raises(GGUFToolError, match="changed while it was being read"):
+        gguftool.quantize(model, tmp_path / "out.gguf", "q8_0", progress=scribble)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i.gguf", "m.gguf", "rules"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"effort": "much"}, {"objective": "all"}, {"max_buffer_size": "256M"}, {"max_buffer_size": 0}, {"threads": "2"}],
+)
+def test_a_word_that_means_nothing_is_refused_before_a_file_is_made(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]], options: dict[str, Any]
+) -> None:
+    before = files()
+    with pytest.raises(UsageError, match=next(iter(options))):
+        gguftool.quantize(tmp_path / "m.gguf", tmp_path / "out.gguf", "q8_0", **options)
+    assert files() == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_an_output_without_a_name(tmp_path: Path, files: Callable[[], dict[str, bytes]], name: str) -> None:
+    files()
+    with pytest.raises(UsageError, match="no name for an output"):
+        gguftool.quantize(tmp_path / "m.gguf", name, "q8_0", force=True)
+
+
+def test_a_disk_without_room_for_the_journal_says_so(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files()
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "reset", full)
+    with pytest.raises(GGUFToolError, match=r"out\.gguf\.journal: no space left on the disk"):
+        gguftool.quantize(tmp_path / "m.gguf", tmp_path / "out.gguf", "q8_0")
+    assert files() == before
