@@ -241,7 +241,11 @@ def prepare_importance(a: npt.ArrayLike) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def _resolve(type: str | QuantType) -> QuantType:
-    return type_by_name(type) if isinstance(type, str) else type
+    if isinstance(type, QuantType):
+        return type
+    if not isinstance(type, str):
+        raise UsageError(f"type={type!r}: give the name of a type, such as 'q4_K'")
+    return type_by_name(type)
 
 
 def _missing(what: str, t: QuantType) -> str:

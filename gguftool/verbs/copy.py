@@ -6,15 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from gguftool.run.pool import Progress
-from gguftool.verbs.rewrite import Request, Result, prepare
+from gguftool.verbs.rewrite import Request, Result, layers_of, prepare, texts_of
 
 
 def copy(
     src: str | Path,
     dst: str | Path,
     *,
-    prune_layers: Collection[int] = (),
-    override_kv: Sequence[str] = (),
+    prune_layers: str | Collection[int] = (),
+    override_kv: str | Sequence[str] = (),
     keep_split: bool = False,
     force: bool = False,
     restart: bool = False,
@@ -29,8 +29,8 @@ def copy(
     request = Request(
         src=Path(src),
         dst=Path(dst),
-        prune_layers=tuple(sorted(set(prune_layers))),
-        overrides=tuple(override_kv),
+        prune_layers=layers_of(prune_layers),
+        overrides=texts_of(override_kv),
         keep_split=keep_split,
         file_order=True,
         force=force,

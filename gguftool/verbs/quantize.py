@@ -17,7 +17,7 @@ from gguftool.recipe.grammar import Rule, parse_custom_q, parse_tensor_type, par
 from gguftool.recipe.rules import target_type
 from gguftool.run.execute import MAX_BUFFER
 from gguftool.run.pool import Progress
-from gguftool.verbs.rewrite import Request, Result, prepare
+from gguftool.verbs.rewrite import Request, Result, layers_of, prepare, texts_of
 
 #: Above this a file of rules is something else: a model given by mistake.
 _RULE_FILE_BYTES = 1 << 24
@@ -29,17 +29,17 @@ def quantize(
     type: str | int,
     *,
     imatrix: str | Path | None = None,
-    tensor_type: Sequence[str | Rule] = (),
+    tensor_type: str | Sequence[str | Rule] = (),
     tensor_type_file: str | Path | None = None,
     custom_q: str | None = None,
-    prune_layers: Collection[int] = (),
+    prune_layers: str | Collection[int] = (),
     pure: bool = False,
     leave_output_tensor: bool = False,
     output_tensor_type: str | QuantType | None = None,
     token_embedding_type: str | QuantType | None = None,
-    include_weights: Sequence[str] = (),
-    exclude_weights: Sequence[str] = (),
-    override_kv: Sequence[str] = (),
+    include_weights: str | Sequence[str] = (),
+    exclude_weights: str | Sequence[str] = (),
+    override_kv: str | Sequence[str] = (),
     allow_requantize: bool = False,
     no_fallback: bool = False,
     strict_rules: bool = False,
@@ -66,7 +66,9 @@ def quantize(
     Nothing is written before everything was checked: PlanError lists all problems, RecipeError and UsageError say
     which argument means nothing. An interrupted call leaves ``<dst>.part`` and a journal; the same call goes on.
     """
-    spelled: list[tuple[str, str | Path | Rule]] = [("--tensor-type", rule) for rule in tensor_type]
+    spelled: list[tuple[str, str | Path | Rule]] = [
+        ("--tensor-type", rule) for rule in ([tensor_type] if isinstance(tensor_type, str) else tensor_type)
+    ]
     spelled += [("--tensor-type-file", path) for path in (tensor_type_file,) if path is not None]
     spelled += [("--custom-q", text) for text in (custom_q,) if text is not None]
     rules, remarks = rules_of(spelled)
@@ -86,10 +88,10 @@ def quantize(
             fallback=not no_fallback,
         ),
         imatrix=None if imatrix is None else Path(imatrix),
-        include_weights=tuple(include_weights),
-        exclude_weights=tuple(exclude_weights),
-        prune_layers=tuple(sorted(set(prune_layers))),
-        overrides=tuple(override_kv),
+        include_weights=texts_of(include_weights),
+        exclude_weights=texts_of(exclude_weights),
+        prune_layers=layers_of(prune_layers),
+        overrides=texts_of(override_kv),
         keep_split=keep_split,
         allow_requantize=allow_requantize,
         force=force,

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -208,6 +209,23 @@ def _check_words(request: Request) -> None:
         raise UsageError(f"max_buffer_size={request.max_buffer!r}: give a number of bytes")
     if request.threads is not None and not isinstance(request.threads, int):
         raise UsageError(f"threads={request.threads!r}: give a whole number, or None for all cores")
+
+
+def texts_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The texts of a list; one text alone is a list of one, never of its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def layers_of(given: str | Collection[int]) -> tuple[int, ...]:
+    """Layer numbers, ascending, each once, of whole numbers of any kind or "3,7,10-14"; UsageError for others."""
+    if isinstance(given, str):
+        from gguftool.plan.layers import parse_layers
+
+        return parse_layers(given)
+    try:
+        return tuple(sorted({operator.index(layer) for layer in given}))
+    except TypeError:
+        raise UsageError(f"prune_layers={given!r}: give whole numbers, such as [3, 7]") from None
 
 
 def _default_name(request: Request) -> Path:

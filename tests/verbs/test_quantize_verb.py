@@ -301,3 +301,19 @@ def test_rules_for_the_names_of_the_output_or_the_input(tmp_path: Path, match_na
         path, tmp_path / "o", "q4_0", tensor_type=[r"blk\.1\.attn_q=q8_0"], prune_layers=[0], match_names=match_names
     )
     assert [r.source_name for r in result.rows if r.type == "q8_0"] == [f"{expected}.attn_q.weight"]
+
+
+def test_one_text_and_numbers_of_any_kind_will_do(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "m.gguf", n_layer=3)
+    lists: dict[str, Any] = {"tensor_type": ["attn_v=q6_k"], "prune_layers": [1], "override_kv": ["a.b=int:7"]}
+    plain: dict[str, Any] = {"tensor_type": "attn_v=q6_k", "prune_layers": "1", "override_kv": "a.b=int:7"}
+    gguftool.quantize(source, tmp_path / "a.gguf", "q8_0", **lists)
+    gguftool.quantize(source, tmp_path / "b.gguf", "q8_0", **plain)
+    gguftool.quantize(source, tmp_path / "c.gguf", "q8_0", **{**plain, "prune_layers": np.array([1])})
+    first = (tmp_path / "a.gguf").read_bytes()
+    assert (tmp_path / "b.gguf").read_bytes() == first
+    assert (tmp_path / "c.gguf").read_bytes() == first
+    with pytest.raises(UsageError, match="whole numbers"):
+        gguftool.quantize(source, tmp_path / "d.gguf", "q8_0", prune_layers=["1"])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="name of a type"):
+        gguftool.encode(np.zeros((1, 32), np.float32), 8)  # type: ignore[arg-type]
