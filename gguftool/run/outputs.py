@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguftool.format.names import shard_path
+from gguftool.format.names import parse_shard_name, shard_path
 from gguftool.plan.moves import Plan
 from gguftool.run.journal import is_renaming
 
@@ -21,10 +21,14 @@ class Target:
 
 
 def targets(dst: Path, plan: Plan, n_files: int) -> tuple[Target, ...]:
-    """The files of an output: ``dst`` itself, or with ``keep_split`` its shards, numbered behind its stem."""
+    """The files of an output: ``dst`` itself, or with ``keep_split`` its shards, numbered behind its stem.
+
+    A ``dst`` that is named like a shard stands for its whole set, as an input does.
+    """
     finals = [dst]
     if plan.keep_split:
-        stem = dst.with_suffix("") if dst.suffix == ".gguf" else dst
+        named = parse_shard_name(dst)
+        stem = Path(named[0]) if named else dst.with_suffix("") if dst.suffix == ".gguf" else dst
         finals = [shard_path(stem, no, n_files) for no in range(n_files)]
     return tuple(Target(final, final.with_name(final.name + ".part")) for final in finals)
 

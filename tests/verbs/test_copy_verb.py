@@ -122,3 +122,10 @@ def test_shards_keep_their_alignment(tmp_path: Path) -> None:
     with open_model(kept.path) as model, open_model(first) as source:
         assert [s.alignment for s in model.shards] == [64, 64]
         assert all(model.read(t) == source.read(source.tensor(t.name)) for t in model.tensors)
+
+
+def test_an_output_named_like_a_shard_stands_for_its_set(tmp_path: Path) -> None:
+    source = split_model(tmp_path, 3)
+    (tmp_path / "to").mkdir()
+    gguftool.copy(source, tmp_path / "to" / "x-00001-of-00003.gguf", keep_split=True)
+    assert sorted(p.name for p in (tmp_path / "to").iterdir()) == [f"x-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
