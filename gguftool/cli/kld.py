@@ -50,7 +50,8 @@ def command(
         )
     finally:
         bar.close()
-    rows = [_row(m.path.name, m.nbytes, m.result) for m in measured]
+    row = _plain if style in ("json", "csv") else _row
+    rows = [row(m.path.name, m.nbytes, m.result) for m in measured]
     click.echo(render(list(rows[0]), [list(row.values()) for row in rows], style))
 
 
@@ -69,3 +70,20 @@ def _row(name: str, nbytes: int, result: Any) -> dict[str, str]:
             "same top": f"{100 * result.same_top.value:.2f} %",
         }
     return row | {"tokens": str(result.n_tokens)}
+
+
+def _plain(name: str, nbytes: int, result: Any) -> dict[str, Any]:
+    """The figures for programs: plain numbers, errors in columns of their own, fractions instead of per cent."""
+    row = {"model": name, "bytes": nbytes, "ppl": result.ppl.value, "ppl_error": result.ppl.error}
+    if hasattr(result, "kld"):
+        row |= {
+            "ppl_base": result.ppl_base.value,
+            "kld": result.kld.value,
+            "kld_error": result.kld.error,
+            "kld_median": result.kld_median,
+            "kld_99": result.kld_99,
+            "kld_max": result.kld_max,
+            "rms_dp": result.rms_dp,
+            "same_top": result.same_top.value,
+        }
+    return row | {"tokens": result.n_tokens, "chunks": result.n_chunks}

@@ -1,0 +1,33 @@
+"""``gguftool kld``: figures for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gguftool.cli.main import cli
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+MODEL = str(EXAMPLES / "prose-llama-11m-f16.gguf")
+TEXT = str(EXAMPLES / "prose.txt")
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(cli, ["kld", "-f", TEXT, "--chunks", "1", *words])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_json_is_plain_numbers() -> None:
+    (found,) = json.loads(run("--format", "json", "--base", MODEL, MODEL))
+    assert found["kld"] == 0 and found["same_top"] == 1
+    assert found["ppl"] == pytest.approx(found["ppl_base"])
+    assert found["tokens"] == 255 and found["bytes"] == Path(MODEL).stat().st_size
+
+
+def test_the_table_shows_errors_beside_values() -> None:
+    assert "±" in run(MODEL)
+    assert "mean KLD" not in run(MODEL)
