@@ -20,8 +20,8 @@
 
 #include "bytes.h"
 #include "gguftool.h"
+#include "lanes.h"
 
-#define LANES 16
 #define ROWS 32                /* the most elements of a sub-block */
 #define TINY_WEIGHT 0x1p-60f   /* the least weight: no sum of weights is zero */
 #define LEAST_SCALE 0x1p-24f   /* binary16's smallest positive value */
@@ -96,10 +96,6 @@ GT_INLINE vf inverse_of(vf s) {
     return vf_select(zero, vf_set1(0.0f), vf_set1(1.0f) / vf_select(zero, vf_set1(1.0f), s));
 }
 
-/* 2^k with k the exponent of a >= 0, at least -26: smaller is nothing that a scale could express. */
-GT_INLINE vf power_of_two_of(vf a) { return vf_max((vf)((vi)a & 0x7f800000), vf_set1(0x1p-26f)); }
-GT_INLINE vf inverse_power(vf power) { return (vf)(vi_set1(254 << 23) - (vi)power); }
-
 /* The binary16 nearest to v > 0, at least the smallest positive and at most the largest finite one; 0 for v <= 0. */
 GT_INLINE vf round_to_f16(vf v) {
     vi bits = (vi)v;
@@ -147,33 +143,13 @@ GT_INLINE void largest_of_groups(float v[LANES], int group) {
     EACH_LANE vf_store(v + o, a[o / VW]);
 }
 
-/* out[i * LANES + j] = in[j * n + i] for LANES rows of n elements, n a multiple of 4. */
-GT_INLINE void transpose(const float *in, int n, float *out) {
-#if defined(__SSE2__)
-    for (int i = 0; i < n; i += 4)
-        for (int j = 0; j < LANES; j += 4) {
-            const float *p = in + j * n + i;
-            __m128 a = _mm_loadu_ps(p), b = _mm_loadu_ps(p + n), c = _mm_loadu_ps(p + 2 * n), d = _mm_loadu_ps(p + 3 * n);
-            _MM_TRANSPOSE4_PS(a, b, c, d);
-            float *q = out + i * LANES + j;
-            _mm_store_ps(q, a);
-            _mm_store_ps(q + LANES, b);
-            _mm_store_ps(q + 2 * LANES, c);
-            _mm_store_ps(q + 3 * LANES, d);
-        }
-#else
-    for (int j = 0; j < LANES; ++j)
-        for (int i = 0; i < n; ++i) out[i * LANES + j] = in[j * n + i];
-#endif
-}
-
 /* ---- the tile ---- */
 
 /* Fills y with x * 2^-k (zeros where all of x is smaller than any scale), and low, high and power; w with the weights
  * or ones. */
 GT_INLINE void load_tile(tile *t, const float *x, const float *w, shape f) {
     float largest[LANES];
-    transpose(x, f.rows, t->y);
+    transpose(x, f.rows, f.rows, t->y);
     EACH_LANE {
         vf high = vf_load(t->y + o), low = high;
         EACH_ROW(f.rows) {
@@ -197,7 +173,7 @@ GT_INLINE void load_tile(tile *t, const float *x, const float *w, shape f) {
         vf_store(t->low + o, vf_max(vf_load(t->low + o), -far) * inverse);
         vf_store(t->high + o, vf_min(vf_load(t->high + o), far) * inverse);
     }
-    if (w) transpose(w, f.rows, t->w);
+    if (w) transpose(w, f.rows, f.rows, t->w);
     else
         for (int i = 0; i < f.rows * LANES; i += VW) vf_store(t->w + i, vf_set1(1.0f));
 }
