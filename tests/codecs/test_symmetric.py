@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,9 @@ from support_golden import (
     rel_wmse,
     scale_values,
 )
-from support_isa import WAYS
+from support_search import in_every_way
 
-from gguftool import _native
-from gguftool.codecs import dispatch, jit, native
+from gguftool.codecs import dispatch
 
 Array = npt.NDArray[np.float32]
 
@@ -68,18 +66,6 @@ def hard_rows(n: int = 1024) -> Array:
     for r, power in enumerate((-45, -38, -30, -9, -7, 6, 30, 39)):
         x[8 + r] *= 10.0**power
     return np.clip(x, -3.4e38, 3.4e38).astype(np.float32)
-
-
-def in_every_way(x: Array, name: str, a: Array | None, objective: str, effort: str) -> dict[str, bytes]:
-    found = {}
-    for way in WAYS:
-        module: ModuleType = jit if way == "numba" else native
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dispatch, "_kernels", lambda module=module: module)
-            _native.use(None if way == "numba" else way)
-            found[way] = dispatch.encode(x, name, a, objective=objective, effort=effort).tobytes()
-    _native.use(native.isa())
-    return found
 
 
 @pytest.mark.parametrize(("name", "effort"), LIMITS)
