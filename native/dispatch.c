@@ -9,7 +9,11 @@
     void gt_error_row_##isa(const float *x, const float *y, const double *a, int64_t n, double sums[4]);         \
     static const gt_codec *const families_##isa[] = {gt_floats_##isa,         gt_legacy_##isa,                   \
                                                      gt_kquants_decode_##isa, gt_kquants_affine_##isa,           \
-                                                     gt_kquants_symmetric_##isa, NULL};                          \
+                                                     gt_kquants_symmetric_##isa, gt_grids_decode_##isa,          \
+                                                     gt_iq4_##isa,           gt_iq3_##isa,                       \
+                                                     gt_iq2_##isa,           gt_iq1_##isa,                       \
+                                                     gt_ternary_##isa,       gt_fp4_##isa,                       \
+                                                     NULL};                                                      \
     static const gt_isa_set set_##isa = {#isa, gt_first_unfit_##isa, gt_error_row_##isa, families_##isa};
 
 GT_SET(base)

@@ -49,7 +49,14 @@ typedef struct {
     extern const gt_codec gt_legacy_##isa[];         \
     extern const gt_codec gt_kquants_decode_##isa[]; \
     extern const gt_codec gt_kquants_affine_##isa[]; \
-    extern const gt_codec gt_kquants_symmetric_##isa[];
+    extern const gt_codec gt_kquants_symmetric_##isa[]; \
+    extern const gt_codec gt_grids_decode_##isa[];   \
+    extern const gt_codec gt_iq4_##isa[];            \
+    extern const gt_codec gt_iq3_##isa[];            \
+    extern const gt_codec gt_iq2_##isa[];            \
+    extern const gt_codec gt_iq1_##isa[];            \
+    extern const gt_codec gt_ternary_##isa[];        \
+    extern const gt_codec gt_fp4_##isa[];
 
 /* Q4_0, Q4_1, Q5_0 and Q5_1 without weights are a closed form (legacy.c, whose table holds these types); with weights
  * they are a search that lives in the family of the same shape. legacy.c chooses between the two. */
