@@ -1,7 +1,8 @@
 """Writes grids.h, the codebooks as C tables, from gguftool/codecs/grids.py: python grids_header.py grids.py grids.h.
 
-For each grid: ``grid_<name>[]``, a row's levels as signed bytes in one word; and the same rows arranged for a search
-by halves (grid_search.h): for each second half its point, and the points of the first halves that go with it.
+For each grid: ``grid_<name>[]``, a row's levels as signed bytes in one word; ``grid_<name>_row[]``, the row of a point;
+and the rows arranged for a search by halves (grid_search.h), as the macro GRID_<NAME>_ROWS(HALF, FIRST), which expands
+to HALF(second, first, FIRST(first) ...) for every second half, with the points of the first halves that go with it.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ def header(grids: Any) -> str:
     for name, grid in grids.GRIDS.items():
         bits = 8 * grid.size
         words = [int.from_bytes(bytes(v % 256 for v in row), "little") for row in grids.rows(name)]
-        parts.append(table(f"uint{bits}_t", f"grid_{name}", [f"0x{w:0{bits // 4}x}u{'ll' * (bits > 32)}" for w in words]))
+        parts.append(
+            table(f"uint{bits}_t", f"grid_{name}", [f"0x{w:0{bits // 4}x}u{'ll' * (bits > 32)}" for w in words])
+        )
         halves = grids.halves(name)
-        first = [0]
-        for _, lows in halves:
-            first.append(first[-1] + len(lows))
-        parts.append(f"#define GRID_{name.upper()}_HALVES {len(halves)}\n")
-        parts.append(table("uint8_t", f"grid_{name}_second", [str(high) for high, _ in halves]))
-        parts.append(table("uint16_t", f"grid_{name}_start", [str(n) for n in first]))
-        parts.append(table("uint8_t", f"grid_{name}_first", [str(low) for _, lows in halves for low in lows]))
+        lines = [f"HALF({high}, {low[0]}, {' '.join(f'FIRST({k})' for k in low[1:])})" for high, low in halves]
+        parts.append(f"#define GRID_{name.upper()}_ROWS(HALF, FIRST) \\\n    " + " \\\n    ".join(lines) + "\n")
+        row_of = dict(zip(grids.points(name), range(len(words)), strict=True))
+        known = [row_of.get(p, 0) for p in range(len(grid.levels) ** grid.size)]
+        parts.append(table("uint16_t", f"grid_{name}_row", [str(k) for k in known]))
         parts.append("\n")
     return "".join([*parts, "#endif\n"])
 

@@ -1,4 +1,168 @@
-/* Encoders of IQ3_XXS and IQ3_S. */
-#include "gguftool.h"
+/* Encoders of IQ3_XXS and IQ3_S: super-blocks of 256 weights, a scale for every 32, a codebook for every four. */
+#include "grid_search.h"
+#include "grids.h"
 
-const gt_codec GT_FN(gt_iq3)[] = {{0}};
+#define GROUPS 8 /* groups of four weights in a sub-block of 32 */
+
+static void cost_iq3_s(const grid_tile *t, const float b[LANES], float error[LANES]) {
+    for (int o = 0; o < LANES; o += VW) {
+        vf level[8], total = {0};
+        scaled_levels(vf_load(b + o), 8, ODD_LEVELS, level);
+        for (int g = 0; g < GROUPS; ++g) {
+            int at = 4 * g * LANES + o;
+            group_table plain, *table = &plain;
+            vf best = vf_set1(ABOVE_ALL);
+            group_costs(t->x + at, t->w + at, level, 2, 8, table);
+            GRID_IQ3_S_ROWS(LEAST, AND)
+            total += best;
+        }
+        vf_store(error + o, total);
+    }
+}
+
+static void fit_iq3_s(const grid_tile *t, const float b[LANES], grid_pick *pick) {
+    for (int o = 0; o < LANES; o += VW) {
+        vf level[8];
+        moments sums = {{0}, {0}};
+        scaled_levels(vf_load(b + o), 8, ODD_LEVELS, level);
+        for (int g = 0; g < GROUPS; ++g) {
+            int at = 4 * g * LANES + o;
+            group_table plain, *table = &plain;
+            found_row found = NOTHING_FOUND;
+            group_costs(t->x + at, t->w + at, level, 2, 8, table);
+            number_points(table->first, 64);
+            GRID_IQ3_S_ROWS(FIND, AND)
+            finish_group(t->x + at, t->w + at, 2, 8, ODD_LEVELS, &found, 0, g, o, &sums, pick);
+        }
+        vf_store(pick->xl + o, sums.xl);
+        vf_store(pick->ll + o, sums.ll);
+    }
+}
+
+/* Two groups share their signs: the least cost of one, and the least with one wrong sign. */
+typedef struct {
+    vf right, wrong;
+} two_costs;
+
+GT_INLINE two_costs costs_iq3_xxs(const grid_tile *t, int at, const vf *level, int numbered, group_table *table,
+                                  group_table *wrong) {
+    vf best = vf_set1(ABOVE_ALL), worse = best;
+    group_costs(t->x + at, t->w + at, level, 2, 8, table);
+    group_flipped(t->x + at, t->w + at, level, 2, 8, table, wrong);
+    if (numbered) {
+        number_points(table->first, 64);
+        number_points(wrong->first, 64);
+    }
+    GRID_IQ3_XXS_ROWS(LEAST_ODD, AND_ODD)
+    return (two_costs){best, worse};
+}
+
+static void cost_iq3_xxs(const grid_tile *t, const float b[LANES], float error[LANES]) {
+    for (int o = 0; o < LANES; o += VW) {
+        vf level[8], total = {0};
+        scaled_levels(vf_load(b + o), 8, IQ3_XXS_LEVELS, level);
+        two_costs last = {{0}, {0}};
+        for (int g = 0; g < GROUPS; ++g) {
+            group_table plain, flipped;
+            two_costs now = costs_iq3_xxs(t, 4 * g * LANES + o, level, 0, &plain, &flipped);
+            if (g % 2) {
+                vi odd = vi_load(t->odd + g / 2 * LANES + o);
+                vf wrong = vf_min(last.wrong + now.right, last.right + now.wrong);
+                total += vf_select(odd, wrong, last.right + now.right);
+            }
+            last = now;
+        }
+        vf_store(error + o, total);
+    }
+}
+
+static void fit_iq3_xxs(const grid_tile *t, const float b[LANES], grid_pick *pick) {
+    for (int o = 0; o < LANES; o += VW) {
+        vf level[8];
+        moments sums = {{0}, {0}};
+        scaled_levels(vf_load(b + o), 8, IQ3_XXS_LEVELS, level);
+        for (int g = 0; g < GROUPS; g += 2) {
+            group_table plain[2], flipped[2];
+            two_costs costs[2];
+            for (int h = 0; h < 2; ++h)
+                costs[h] = costs_iq3_xxs(t, 4 * (g + h) * LANES + o, level, 1, &plain[h], &flipped[h]);
+            vi first = costs[0].wrong + costs[1].right < costs[0].right + costs[1].wrong;
+            for (int h = 0; h < 2; ++h) {
+                int at = 4 * (g + h) * LANES + o;
+                const group_table *table = &plain[h], *wrong = &flipped[h];
+                vi odd = vi_load(t->odd + g / 2 * LANES + o) & (h ? ~first : first);
+                found_row found = NOTHING_FOUND;
+                GRID_IQ3_XXS_ROWS(FIND_ODD, AND_ODD)
+                finish_group(t->x + at, t->w + at, 2, 8, IQ3_XXS_LEVELS, &found, 1, g + h, o, &sums, pick);
+            }
+        }
+        vf_store(pick->xl + o, sums.xl);
+        vf_store(pick->ll + o, sums.ll);
+    }
+}
+
+static const grid_type IQ3_S_TYPE = {32, 15, cost_iq3_s, fit_iq3_s};
+static const grid_type IQ3_XXS_TYPE = {32, 15, cost_iq3_xxs, fit_iq3_xxs};
+
+static const grid_plan IQ3_S[3] = {
+    {0.051f, 0.010f, 5, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
+    {0.047f, 0.006f, 9, 0.9f, 0.015f, 24, -1, 3, 0, 0, 0, 0, 0},
+    {0.035f, 0.002f, 45, 0.8f, 0.01f, 64, -2, 5, 11, 0.9f, 0.02f, -1, 3}};
+static const grid_plan IQ3_XXS[3] = {
+    {0.051f, 0.010f, 5, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
+    {0.045f, 0.008f, 7, 0.9f, 0.015f, 24, -1, 3, 0, 0, 0, 0, 0},
+    {0.035f, 0.002f, 45, 0.8f, 0.01f, 64, -2, 5, 11, 0.9f, 0.02f, -1, 3}};
+
+static int row_of(const grid_pick *pick, int at, const uint16_t *rows) {
+    int point = pick->point[at];
+    return rows[(point >> 7) * 64 + (point & 127)];
+}
+
+static void pack_iq3_s(const grid_tile *t, const grid_pick *pick, const float c[LANES], int lane, float d, uint8_t *out) {
+    memset(out, 0, 110);
+    u16_store(out, f16_from_scale(d));
+    for (int j = 0; j < 8; ++j) {
+        for (int g = 0; g < GROUPS; ++g) {
+            int row = row_of(pick, g * LANES + lane + j, grid_iq3_s_row);
+            out[2 + 8 * j + g] = (uint8_t)row;
+            out[66 + j] |= (uint8_t)(row >> 8 << g);
+        }
+        for (int g = 0; g < 4; ++g) out[74 + 4 * j + g] = t->signs[g * LANES + lane + j];
+        out[106 + j / 2] |= (uint8_t)((int)c[lane + j] << (4 * (j % 2)));
+    }
+}
+
+static void pack_iq3_xxs(const grid_tile *t, const grid_pick *pick, const float c[LANES], int lane, float d,
+                         uint8_t *out) {
+    u16_store(out, f16_from_scale(d));
+    for (int j = 0; j < 8; ++j) {
+        uint32_t word = (uint32_t)c[lane + j] << 28;
+        for (int g = 0; g < GROUPS; ++g)
+            out[2 + 8 * j + g] = (uint8_t)row_of(pick, g * LANES + lane + j, grid_iq3_xxs_row);
+        for (int g = 0; g < 4; ++g) {
+            const uint8_t *wrong = pick->wrong + 2 * g * LANES + lane + j;
+            unsigned signs = t->signs[g * LANES + lane + j] ^ (wrong[0] | wrong[LANES] << 4);
+            word |= (signs & 127) << (7 * g);
+        }
+        u32_store(out + 66 + 4 * j, word);
+    }
+}
+
+#define ENCODER(type, TYPE, n_bytes)                                                                             \
+    static void encode_##type(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {   \
+        for (int64_t i = 0; i < n; i += 2 * SUPER) {                                                              \
+            int blocks = n - i < 2 * SUPER ? 1 : 2;                                                               \
+            grid_tile t;                                                                                          \
+            grid_solution s;                                                                                      \
+            grid_pick pick;                                                                                       \
+            GT_FN(gt_grid_fill)(&t, &TYPE##_TYPE, x + i, w ? w + i : NULL, blocks, opt->objective, 2.0f, 1);      \
+            GT_FN(gt_grid_choose)(&t, &TYPE##_TYPE, &TYPE[opt->effort], &s);                                      \
+            GT_FN(gt_grid_round)(&t, &TYPE##_TYPE, &s, &pick);                                                    \
+            for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&t, &pick, s.c, 8 * u, s.d[8 * u], out); \
+        }                                                                                                         \
+    }
+ENCODER(iq3_xxs, IQ3_XXS, 98)
+ENCODER(iq3_s, IQ3_S, 110)
+
+const gt_codec GT_FN(gt_iq3)[] = {
+    {18, SUPER, 98, 0, encode_iq3_xxs, NULL}, {21, SUPER, 110, 0, encode_iq3_s, NULL}, {0}};
