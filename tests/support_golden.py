@@ -21,11 +21,23 @@ SETS = ("gauss", "student", "chanscale")
 FLOATS = ("f32", "f16", "bf16")
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 KQUANTS = ("q2_K", "q3_K", "q4_K", "q5_K", "q6_K")
+IQ4 = ("iq4_nl", "iq4_xs")
+GRIDS = ("iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
+TERNARY = ("tq1_0", "tq2_0", "q1_0", "q2_0")
+FP4 = ("mxfp4", "nvfp4")
+BLOCKS = (*LEGACY, *KQUANTS, *IQ4, *GRIDS, *TERNARY, *FP4)
 
-#: Where a block holds its f16 scales and minima.
+#: The reference refuses these without an imatrix, so there is nothing to compare with.
+NEED_IMATRIX = ("iq2_xs", "iq2_xxs", "iq1_s")
+#: The reference has no golden file of these.
+NO_GOLDEN = ("q1_0", "q2_0")
+
+#: Where a block holds its f16 scales and minima; iq1_m, whose scale is scattered, and the fp4 types are not here.
 SCALE_OFFSETS = {
     "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,), "q2_K": (80, 82), "q3_K": (108,),
-    "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,),
+    "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,), "iq4_nl": (0,), "iq4_xs": (0,), "iq3_s": (0,), "iq3_xxs": (0,),
+    "iq2_s": (0,), "iq2_xs": (0,), "iq2_xxs": (0,), "iq1_s": (0,), "tq1_0": (52,), "tq2_0": (64,), "q1_0": (0,),
+    "q2_0": (0,),
 }  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -85,12 +97,30 @@ def golden_ratios(shared: Path, type_name: str, imatrix: bool, **options: str) -
 
 
 def scale_values(blocks: Array, type_name: str) -> Array:
-    """Every stored f16 scale of the blocks, as float32: they must all be finite."""
+    """Every stored outer scale of the blocks, float32 [scales of a block, blocks]: they must all be finite."""
     size = type_by_name(type_name).block_bytes
     flat = np.ascontiguousarray(blocks).reshape(-1, size)
+    if type_name == "mxfp4":
+        return np.where(flat[:, :1] == 255, np.inf, np.ldexp(np.float32(1), flat[:, :1].astype(int) - 128)).T
+    if type_name == "nvfp4":
+        return np.where(flat[:, :4] == 127, np.nan, flat[:, :4].astype(np.float32)).T
+    if type_name == "iq1_m":
+        words = flat[:, 48:56].copy().view(np.uint16)
+        bits = (words >> 12 << (4 * np.arange(4, dtype=np.uint16))).sum(1).astype(np.uint16)
+        return bits.view(np.float16).astype(np.float32)[None]
     return np.stack(
         [flat[:, o : o + 2].copy().view(np.float16)[:, 0].astype(np.float32) for o in SCALE_OFFSETS[type_name]]
     )
+
+
+def set_scales(blocks: Array, type_name: str, halves: Array) -> None:
+    """Gives every block of uint8 [blocks, bytes] these f16 scales (uint16), the same for all of a block's."""
+    if type_name == "iq1_m":
+        words = blocks[:, 48:56].copy().view(np.uint16) & 0xFFF
+        nibbles = halves[:, None] >> (4 * np.arange(4, dtype=np.uint16)) & 15
+        blocks[:, 48:56] = (words | nibbles.astype(np.uint16) << 12).view(np.uint8)
+    for at in SCALE_OFFSETS.get(type_name, ()):
+        blocks[:, at : at + 2] = halves[:, None].view(np.uint8)
 
 
 def lcg(seed: int, n: int) -> Array:

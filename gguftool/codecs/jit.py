@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguftool.codecs import jit_affine, jit_floats, jit_kquants, jit_legacy, jit_symmetric
+from gguftool.codecs import jit_affine, jit_floats, jit_grids, jit_kquants, jit_legacy, jit_symmetric
 from gguftool.codecs.jit_bits import Kernel, inline, kernel
 from gguftool.codecs.values import OVERFLOW, Buffer, Codec, Sums, unfit_value
 from gguftool.format.quanttypes import BY_ID, QuantType, type_by_name
 
-DECODERS: dict[str, Kernel] = jit_floats.DECODERS | jit_legacy.DECODERS | jit_kquants.DECODERS
+DECODERS: dict[str, Kernel] = jit_floats.DECODERS | jit_legacy.DECODERS | jit_kquants.DECODERS | jit_grids.DECODERS
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
 SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS
 

@@ -255,9 +255,10 @@ def test_the_extension_checks_lengths_itself() -> None:
 
 
 def test_both_backends_know_the_same_types() -> None:
-    assert native.codecs() == jit.codecs()
-    assert {type_by_name(name).id for name in ALL} == set(native.codecs())
-    assert all(codec.encodes and codec.decodes for codec in native.codecs().values())
+    ours, numba = native.codecs(), jit.codecs()
+    assert {type_id for type_id, codec in ours.items() if codec.decodes} == set(numba)
+    assert all(ours[type_id].encodes for type_id, codec in numba.items() if codec.encodes)
+    assert all(numba[type_by_name(name).id].encodes for name in ALL)
 
 
 def test_the_extension_serves_every_python_from_3_11() -> None:
