@@ -215,8 +215,8 @@ def test_wrong_words_types_and_shapes_are_refused() -> None:
     x = rows()
     with pytest.raises(UnknownTypeError, match="did you mean"):
         dispatch.encode(x, "q4_k_m")
-    with pytest.raises(CodecError, match="cannot encode iq3_s yet"):
-        dispatch.encode(x, "iq3_s")
+    with pytest.raises(CodecError, match="cannot encode iq2_ks yet"):
+        dispatch.encode(x, "iq2_ks")
     with pytest.raises(UsageError, match="objective='best'"):
         dispatch.encode(x, "q4_0", objective="best")
     with pytest.raises(UsageError, match="effort='max'"):
@@ -283,7 +283,7 @@ from gguftool.errors import GGUFToolError
 from gguftool.format.quanttypes import type_by_name
 try:
     print(dispatch.backend(), dispatch.encode(np.ones((1, 32), np.float32), "q8_0").tobytes().hex()[:8])
-    dispatch.encode(np.ones((1, 256), np.float32), "iq3_s")
+    dispatch.encode(np.ones((1, 256), np.float32), "iq1_s")
 except GGUFToolError as error:
     print(error)
 """
@@ -292,7 +292,7 @@ except GGUFToolError as error:
 def test_without_the_extension_numba_takes_over_and_says_so() -> None:
     first, second = run(WITHOUT).stdout.splitlines()  # a module that is None cannot be imported
     assert first.startswith("numba")
-    assert "cannot encode iq3_s without the compiled kernels" in second
+    assert "cannot encode iq1_s without the compiled kernels" in second
     assert "the compiled kernels are not installed" in run(WITHOUT, GGUFTOOL_BACKEND="native").stdout
 
 
