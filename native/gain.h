@@ -19,12 +19,17 @@
 /* Where a block's f16 scales lie, ended by -1; none for types whose gain is left alone. */
 static const int *gt_scale_offsets(int id) {
     static const int none[] = {-1}, q2_k[] = {80, 82, -1}, q3_k[] = {108, -1}, q45_k[] = {0, 2, -1}, q6_k[] = {208, -1};
+    static const int tq1_0[] = {52, -1}, tq2_0[] = {64, -1}, first[] = {0, -1};
     switch (id) {
     case 10: return q2_k;
     case 11: return q3_k;
     case 12:
     case 13: return q45_k;
     case 14: return q6_k;
+    case 34: return tq1_0;
+    case 35: return tq2_0;
+    case 41:
+    case 42: return first;
     default: return none;
     }
 }

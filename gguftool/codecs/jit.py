@@ -12,18 +12,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguftool.codecs import jit_affine, jit_floats, jit_grids, jit_kquants, jit_legacy, jit_symmetric
+from gguftool.codecs import (
+    jit_affine,
+    jit_floats,
+    jit_fp4,
+    jit_grids,
+    jit_kquants,
+    jit_legacy,
+    jit_symmetric,
+    jit_ternary,
+)
 from gguftool.codecs.jit_bits import Kernel, inline, kernel
 from gguftool.codecs.values import OVERFLOW, Buffer, Codec, Sums, unfit_value
 from gguftool.format.quanttypes import BY_ID, QuantType, type_by_name
 
-DECODERS: dict[str, Kernel] = jit_floats.DECODERS | jit_legacy.DECODERS | jit_kquants.DECODERS | jit_grids.DECODERS
+DECODERS: dict[str, Kernel] = (
+    jit_floats.DECODERS
+    | jit_legacy.DECODERS
+    | jit_kquants.DECODERS
+    | jit_grids.DECODERS
+    | jit_ternary.DECODERS
+    | jit_fp4.DECODERS
+)
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
 SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS
 
 #: Number of the objective "unbiased"; no kernel sees it. Where the f16 scales of a block lie, and the largest gain.
 UNBIASED = 3
 SCALES = {"q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}
+SCALES |= {"tq1_0": (52,), "tq2_0": (64,), "q1_0": (0,), "q2_0": (0,)}
 MAX_GAIN = 1.25
 
 

@@ -1,0 +1,296 @@
+/* Q1_0 and Q2_0: the sign of each weight, or one of four levels.
+ *
+ *   q1_0  128 weights  d, 16 bytes: bit i % 8 of byte i / 8         x = bit ? d : -d
+ *   q2_0   64 weights  d, 16 bytes: bits 2 (i % 4) of byte i / 4    x = (q - 1) * d: -d, 0, d or 2d
+ *
+ * The reference's Q1_0 has the mean magnitude for d and looks at no importance; with weights w the best d is
+ * sum w|x| / sum w, and that is all there is to choose. Its Q2_0 has the largest magnitude for d, so that most
+ * weights become 0 and the level 2d is never used. Effort fast is that, to the byte. Otherwise Q2_0 is a symmetric block
+ * with codes l = 1 - q in -2 .. 1 and a scale -d of either sign, and symmetric_search.h finds the scale, sixteen blocks
+ * side by side: a spread of candidates of both signs, least squares, rounding to binary16, the codes chosen again, and
+ * only what can be stored compared.
+ */
+#ifndef GGUFTOOL_LOWBIT_H
+#define GGUFTOOL_LOWBIT_H
+
+#include "symmetric_search.h"
+
+#define Q1_BLOCK 128
+#define Q2_BLOCK 64
+#define Q2_BATCH (Q2_BLOCK * LANES)
+#define F16_MAX 65504.0f
+
+/* ---- what the pure roundings share ---- */
+
+GT_INLINE float largest_of(const float *x, int n) {
+    vf m = {0};
+    for (int i = 0; i < n; i += VW) m = vf_max(m, vf_abs(vf_load(x + i)));
+    return vf_max_of(m);
+}
+
+GT_INLINE int any_lane(vi mask) {
+    uint64_t parts[sizeof mask / 8], all = 0;
+    memcpy(parts, &mask, sizeof mask);
+    for (size_t k = 0; k < sizeof mask / 8; ++k) all |= parts[k];
+    return all != 0;
+}
+
+/* 1 / d; 0 for 0, and where it would be infinite: the reference's conversion of infinity gives 0 on x86. */
+GT_INLINE float inverse_or_zero(float d) {
+    float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+    return inverse > __FLT_MAX__ || inverse < -__FLT_MAX__ ? 0.0f : inverse;
+}
+
+/* Rounds with the largest magnitude for d; where binary16 ends, magnitudes are first cut to its largest value. */
+GT_INLINE void put_capped(const float *x, int n, float largest, void (*put)(const float *, float, float, uint8_t *),
+                          uint8_t *out) {
+    float cut[256];
+    if (__builtin_expect(largest >= 65520.0f, 0)) {
+        for (int i = 0; i < n; ++i) cut[i] = x[i] < -F16_MAX ? -F16_MAX : x[i] > F16_MAX ? F16_MAX : x[i];
+        x = cut;
+        largest = F16_MAX;
+    }
+    put(x, largest, inverse_or_zero(largest), out);
+}
+
+/* ---- q1_0 ---- */
+
+/* Bit k: lane k of a comparison is true. */
+GT_INLINE uint32_t lane_bits(vi mask) {
+#if VW == 16
+    return (uint32_t)_mm512_movepi32_mask((__m512i)mask);
+#elif VW == 8
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#elif defined(__SSE2__)
+    return (uint32_t)_mm_movemask_ps((__m128)mask);
+#else
+    uint32_t bits = 0;
+    for (int k = 0; k < VW; ++k) bits |= (uint32_t)(mask[k] & 1) << k;
+    return bits;
+#endif
+}
+
+static void put_signs(const float *x, float d, uint8_t *out) {
+    u16_store(out, f16_from_scale(d));
+    for (int i = 0; i < Q1_BLOCK; i += 16) {
+        uint32_t bits = 0;
+        for (int k = 0; k < 16; k += VW) bits |= lane_bits(vf_load(x + i + k) >= 0.0f) << k;
+        u16_store(out + 2 + i / 8, (uint16_t)bits);
+    }
+}
+
+/* Sums of magnitudes of sixteen blocks, each added from its first to its last as the reference does. */
+static void sums_in_order(const float *x, float sums[LANES]) {
+    float rows[16 * LANES] __attribute__((aligned(64)));
+    memset(sums, 0, LANES * sizeof *sums);
+    for (int from = 0; from < Q1_BLOCK; from += 16) {
+        transpose(x + from, Q1_BLOCK, 16, rows);
+        for (int o = 0; o < LANES; o += VW) {
+            vf a = vf_load(sums + o);
+            for (int i = 0; i < 16; ++i) a += vf_abs(vf_load(rows + i * LANES + o));
+            vf_store(sums + o, a);
+        }
+    }
+}
+
+static float sum_in_order(const float *x) {
+    float sum = 0.0f;
+    for (int i = 0; i < Q1_BLOCK; ++i) sum += x[i] < 0.0f ? -x[i] : x[i];
+    return sum;
+}
+
+/* sum w|x| / sum w; everything times 2^-10 meanwhile, so that no sum overflows. */
+static float weighted_mean(const float *x, const float *w) {
+    float wx[16], ws[16];
+    for (int o = 0; o < 16; o += VW) {
+        vf a = {0}, b = {0};
+        for (int i = o; i < Q1_BLOCK; i += 16) {
+            vf weight = w ? vf_load(w + i) : vf_set1(1.0f);
+            a += weight * (vf_abs(vf_load(x + i)) * 0x1p-10f);
+            b += weight;
+        }
+        vf_store(wx + o, a);
+        vf_store(ws + o, b);
+    }
+    return sum16(wx) / sum16(ws) * 0x1p10f;
+}
+
+static void q1_0_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
+    const int64_t batch = Q1_BLOCK * LANES;
+    if (opt->objective == GT_MSE) w = NULL;
+    for (int64_t i = 0; i < n; i += batch) {
+        int blocks = (int)((n - i < batch ? n - i : batch) / Q1_BLOCK);
+        const float *at = x + i;
+        float d[LANES];
+        if (opt->effort == GT_FAST && blocks == LANES) sums_in_order(at, d);
+        else
+            for (int j = 0; j < blocks; ++j) {
+                const float *block = at + j * Q1_BLOCK;
+                d[j] = opt->effort == GT_FAST ? sum_in_order(block)
+                                              : weighted_mean(block, w ? w + i + j * Q1_BLOCK : NULL);
+            }
+        for (int j = 0; j < blocks; ++j, out += 18)
+            put_signs(at + j * Q1_BLOCK, opt->effort == GT_FAST ? d[j] / Q1_BLOCK : d[j], out);
+    }
+}
+
+static void q1_0_decode(const uint8_t *in, int64_t n, float *y) {
+    vi bit[GT_NV(16)];
+    for (int i = 0; i < 16; ++i) bit[i / VW][i % VW] = 1 << i;
+    for (int64_t i = 0; i < n; i += Q1_BLOCK, in += 18) {
+        const vf d = vf_set1(f16_load(in)), minus = -d;
+        for (int j = 0; j < Q1_BLOCK; j += 16) {
+            const vi bits = vi_set1(u16_load(in + 2 + j / 8));
+            for (int k = 0; k < GT_NV(16); ++k)
+                vf_store(y + i + j + k * VW, vf_select((bits & bit[k]) != 0, d, minus));
+        }
+    }
+}
+
+/* ---- q2_0: rounding with a given scale ---- */
+
+/* Four codes of 0..3, a byte each, to the bits of one byte. */
+static void put_pairs(const uint8_t codes[Q2_BLOCK], uint8_t *out) {
+    uint32_t v[16];
+    memcpy(v, codes, sizeof v);
+    for (int k = 0; k < 16; ++k) out[k] = (uint8_t)(v[k] | v[k] >> 6 | v[k] >> 12 | v[k] >> 18);
+}
+
+/* As the reference rounds: -1, 0 or 1, halves away from zero. */
+static void put_q2_0_plain(const float *x, float d, float inverse, uint8_t *out) {
+    uint8_t codes[Q2_BLOCK];
+    for (int i = 0; i < Q2_BLOCK; i += 32) {
+        vi q[GT_NV(32)];
+        for (int k = 0; k < GT_NV(32); ++k) {
+            vf t = vf_load(x + i + k * VW) * inverse;
+            q[k] = (t <= vf_set1(-0.5f)) - (t >= vf_set1(0.5f)) + 1;
+        }
+        vi_store_bytes32(codes + i, q);
+    }
+    if (inverse == 0.0f && d > 0.0f) memset(codes, 0, sizeof codes); /* d is stored as 0, what the codes are is a quirk */
+    u16_store(out, f16_from_scale(d));
+    put_pairs(codes, out + 2);
+}
+
+/* Codes of the symmetric scale s = -d. */
+static void put_q2_0(const float *x, float s, uint8_t *out) {
+    uint8_t codes[Q2_BLOCK];
+    float inverse = s != 0.0f ? 1.0f / s : 0.0f;
+    for (int i = 0; i < Q2_BLOCK; i += 32) {
+        vi q[GT_NV(32)];
+        for (int k = 0; k < GT_NV(32); ++k)
+            q[k] = (MAGIC_BITS + 1) - code_bits(vf_load(x + i + k * VW) * inverse, -2, 1);
+        vi_store_bytes32(codes + i, q);
+    }
+    u16_store(out, f16_from_scale(-s + 0.0f));
+    put_pairs(codes, out + 2);
+}
+
+/* ---- q2_0: choosing the scale ---- */
+
+typedef struct {
+    spread first;  /* around the scale that puts the largest weight on -2 */
+    spread second; /* around the best of these */
+    int refits;    /* then by least squares, rounded */
+} q2_plan;
+
+static const q2_plan Q2_DEFAULT = {SPREAD(0.2f, 1.1f, 10, 1), NO_SPREAD, 2};
+static const q2_plan Q2_BEST = {SPREAD(0.02f, 1.6f, 160, 1), SPREAD(0.95f, 1.05f, 16, 1), 4};
+
+/* Sixteen blocks on their sides: row i holds element i of each, every block scaled by its own power of two. */
+typedef struct {
+    float x[Q2_BATCH], w[Q2_BATCH];
+    float power[LANES], largest[LANES]; /* the latter with the sign of the scale that puts this element on -2 */
+    float s[LANES];                     /* what the search found */
+} __attribute__((aligned(64))) q2_tile;
+
+static void fill_q2(q2_tile *t, const float *x, const float *w) {
+    transpose(x, Q2_BLOCK, Q2_BLOCK, t->x);
+    cut_far(t->x, Q2_BATCH);
+    if (w) transpose(w, Q2_BLOCK, Q2_BLOCK, t->w);
+    else
+        for (int i = 0; i < Q2_BATCH; i += VW) vf_store(t->w + i, vf_set1(1.0f));
+    for (int o = 0; o < LANES; o += VW) {
+        vf high = {0}, low = {0};
+        for (int i = 0; i < Q2_BLOCK; ++i) {
+            vf v = vf_load(t->x + i * LANES + o);
+            high = vf_max(high, v);
+            low = vf_min(low, v);
+        }
+        vf largest = vf_max(high, -low), power = power_of_two_of(largest), inverse = inverse_power(power);
+        for (int i = 0; i < Q2_BLOCK; ++i) vf_store(t->x + i * LANES + o, vf_load(t->x + i * LANES + o) * inverse);
+        vf_store(t->power + o, power);
+        vf_store(t->largest + o, vf_max(largest * inverse, vf_set1(LEAST_SCALE)) * sign_of(-low - high));
+    }
+}
+
+GT_INLINE void choose_q2(q2_tile *t, const q2_plan *p) {
+    for (int o = 0; o < LANES; o += VW) {
+        const float *x = t->x + o, *w = t->w + o;
+        vf power = vf_load(t->power + o), xl, ll;
+        found best = {vf_set1(HOPELESS), {0}};
+        best = search_spread(x, w, Q2_BLOCK, vf_load(t->largest + o) * 0.5f, &p->first, 2, best);
+        best = search_spread(x, w, Q2_BLOCK, best.s, &p->second, 2, best);
+        moments_of(x, w, Q2_BLOCK, vf_set1(1.0f) / best.s, 2, &xl, &ll);
+        vf fit = xl * inverse_of(ll);
+        best = (found){energy_of(x, w, Q2_BLOCK), {0}};
+        for (int r = 0;; ++r) {
+            vf s = round_to_f16(vf_abs(fit) * power) * sign_of(fit) * (1.0f / power), inverse = vf_set1(1.0f) / s;
+            vf e = error_of(x, w, Q2_BLOCK, inverse, 2) * (s * s);
+            keep(&best, e < best.score, e, s);
+            if (r == p->refits) break;
+            moments_of(x, w, Q2_BLOCK, inverse, 2, &xl, &ll);
+            fit = xl * inverse_of(ll);
+        }
+        vf_store(t->s + o, best.s * power);
+    }
+}
+
+static void search_q2(const float *x, const float *w, int blocks, const q2_plan *p, uint8_t *out) {
+    float padded_x[Q2_BATCH], padded_w[Q2_BATCH];
+    q2_tile t;
+    if (blocks < LANES) { /* the last blocks of the row: the other lanes hold zeros */
+        const size_t size = (size_t)blocks * Q2_BLOCK * sizeof *x;
+        memset(padded_x, 0, sizeof padded_x);
+        x = memcpy(padded_x, x, size);
+        if (w) {
+            memset(padded_w, 0, sizeof padded_w);
+            w = memcpy(padded_w, w, size);
+        }
+    }
+    fill_q2(&t, x, w);
+    choose_q2(&t, p);
+    for (int j = 0; j < blocks; ++j) put_q2_0(x + j * Q2_BLOCK, t.s[j], out + 18 * j);
+}
+
+static void q2_0_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
+    if (opt->objective == GT_MSE) w = NULL;
+    if (opt->effort == GT_FAST)
+        for (int64_t i = 0; i < n; i += Q2_BLOCK, out += 18)
+            put_capped(x + i, Q2_BLOCK, largest_of(x + i, Q2_BLOCK), put_q2_0_plain, out);
+    else
+        for (int64_t i = 0; i < n; i += Q2_BATCH, out += 18 * LANES)
+            search_q2(x + i, w ? w + i : NULL, n - i < Q2_BATCH ? (int)((n - i) / Q2_BLOCK) : LANES,
+                      opt->effort == GT_BEST ? &Q2_BEST : &Q2_DEFAULT, out);
+}
+
+/* Sixteen codes of a word. */
+static void q2_0_decode(const uint8_t *in, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i += Q2_BLOCK, in += 18) {
+        const vf d = vf_set1(f16_load(in));
+        for (int j = 0; j < Q2_BLOCK; j += VW) {
+#if VW > 4
+            vi shift;
+            for (int k = 0; k < VW; ++k) shift[k] = 2 * (k + j % 16);
+            vf q = vf_from_int((vi_set1((int32_t)u32_load(in + 2 + j / 16 * 4)) >> shift) & 3);
+#else /* no shifts by lane: the bits where they are, and their places divided out */
+            const vi place = {3, 12, 48, 192};
+            const vf inverse = {1.0f, 0.25f, 0.0625f, 0.015625f};
+            vf q = vf_from_int(vi_set1(in[2 + j / 4]) & place) * inverse;
+#endif
+            vf_store(y + i + j, (q - 1.0f) * d);
+        }
+    }
+}
+
+#endif
