@@ -14,22 +14,34 @@
 #include "gguftool.h"
 #include "vec.h"
 
-#define GT_MAX_GAIN 1.25
+/* What a ternary type at 1.5 bits may need: IQ1_S stores rows with heavy tails at 0.74 of their size. */
+#define GT_MAX_GAIN 1.5
+
+#define GT_IQ1_M 29
 
 /* Where a block's f16 scales lie, ended by -1; none for types whose gain is left alone. */
 static const int *gt_scale_offsets(int id) {
     static const int none[] = {-1}, q2_k[] = {80, 82, -1}, q3_k[] = {108, -1}, q45_k[] = {0, 2, -1}, q6_k[] = {208, -1};
-    static const int tq1_0[] = {52, -1}, tq2_0[] = {64, -1}, first[] = {0, -1};
+    static const int tq1_0[] = {52, -1}, tq2_0[] = {64, -1}, first[] = {0, -1}, iq1_m[] = {48, -1};
     switch (id) {
     case 10: return q2_k;
     case 11: return q3_k;
     case 12:
     case 13: return q45_k;
     case 14: return q6_k;
+    case 16: /* iq2_xxs, iq2_xs, iq3_xxs, iq1_s, iq4_nl, iq3_s, iq2_s, iq4_xs */
+    case 17:
+    case 18:
+    case 19:
+    case 20:
+    case 21:
+    case 22:
+    case 23:
+    case 41: /* q1_0, q2_0 */
+    case 42: return first;
+    case GT_IQ1_M: return iq1_m;
     case 34: return tq1_0;
     case 35: return tq2_0;
-    case 41:
-    case 42: return first;
     default: return none;
     }
 }
@@ -45,15 +57,28 @@ static double gt_gain(gt_error_row error_row, const float *x, const float *y, co
     return gain > GT_MAX_GAIN ? GT_MAX_GAIN : gain < 1 / GT_MAX_GAIN ? 1 / GT_MAX_GAIN : gain;
 }
 
+/* One stored scale. That of iq1_m is scattered: its nibbles, the lowest first, top four words. */
+static uint16_t gt_scale_load(const uint8_t *at, int scattered) {
+    uint16_t h = (uint16_t)(at[0] | at[1] << 8);
+    if (scattered) h = (uint16_t)(at[1] >> 4 | (at[3] & 0xf0) | (at[5] & 0xf0) << 4 | (at[7] & 0xf0) << 8);
+    return h;
+}
+
+static void gt_scale_store(uint8_t *at, int scattered, uint16_t h) {
+    if (scattered) {
+        for (int k = 0; k < 4; ++k) at[2 * k + 1] = (uint8_t)((at[2 * k + 1] & 15) | (h >> 4 * k & 15) << 4);
+    } else {
+        memcpy(at, &h, 2);
+    }
+}
+
 static void gt_scale_row(const gt_codec *c, double gain, int64_t n, uint8_t *out) {
-    const int *offsets = gt_scale_offsets(c->id);
+    const int *offsets = gt_scale_offsets(c->id), scattered = c->id == GT_IQ1_M;
     uint8_t *block = out + c->row_header;
     for (int64_t b = 0; b < n / c->block_size; ++b, block += c->block_bytes)
         for (const int *at = offsets; *at >= 0; ++at) {
-            uint16_t h;
-            memcpy(&h, block + *at, 2);
-            h = f16_from_scale((float)((double)f16_to_float(h) * gain));
-            memcpy(block + *at, &h, 2);
+            const float scale = f16_to_float(gt_scale_load(block + *at, scattered));
+            gt_scale_store(block + *at, scattered, f16_from_scale((float)((double)scale * gain)));
         }
 }
 

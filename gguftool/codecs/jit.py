@@ -39,9 +39,19 @@ SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS
 
 #: Number of the objective "unbiased"; no kernel sees it. Where the f16 scales of a block lie, and the largest gain.
 UNBIASED = 3
-SCALES = {"q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}
-SCALES |= {"tq1_0": (52,), "tq2_0": (64,), "q1_0": (0,), "q2_0": (0,)}
-MAX_GAIN = 1.25
+SCALES: dict[str, tuple[int, ...]] = {
+    "q2_K": (80, 82),
+    "q3_K": (108,),
+    "q4_K": (0, 2),
+    "q5_K": (0, 2),
+    "q6_K": (208,),
+    "iq1_m": (48,),
+    "tq1_0": (52,),
+    "tq2_0": (64,),
+}
+_FIRST = ("iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs", "q1_0", "q2_0")
+SCALES |= dict.fromkeys(_FIRST, (0,))
+MAX_GAIN = 1.5
 
 
 def isa() -> str:
@@ -121,11 +131,27 @@ def _gain(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], w: npt.NDArray
 def _scale_row(t: QuantType, gain: float, row: npt.NDArray[np.uint8]) -> None:
     """Every f16 scale of the row's blocks times the gain."""
     blocks = row.reshape(-1, t.block_bytes)
+    largest = np.float32(np.finfo(np.float16).max)
     for at in SCALES[t.name]:
-        scales = blocks[:, at : at + 2].copy().view(np.float16).astype(np.float64) * gain
-        largest = np.float32(np.finfo(np.float16).max)
-        halves = np.clip(scales.astype(np.float32), -largest, largest).astype(np.float16)
-        blocks[:, at : at + 2] = halves.view(np.uint8)
+        scales = _stored_scales(blocks, t, at).view(np.float16).astype(np.float64) * gain
+        halves = np.clip(scales.astype(np.float32), -largest, largest).astype(np.float16).view(np.uint16)
+        if t.name == "iq1_m":
+            words = blocks[:, at : at + 8].copy().view(np.uint16) & 0xFFF
+            blocks[:, at : at + 8] = (words | (halves >> _NIBBLES & 15) << 12).view(np.uint8)
+        else:
+            blocks[:, at : at + 2] = halves.view(np.uint8)
+
+
+#: Where the nibbles of a scattered scale belong, those on top of iq1_m's four words.
+_NIBBLES = np.arange(0, 16, 4, dtype=np.uint16)
+
+
+def _stored_scales(blocks: npt.NDArray[np.uint8], t: QuantType, at: int) -> npt.NDArray[np.uint16]:
+    """The bits of one f16 scale of every block: [blocks, 1]."""
+    if t.name == "iq1_m":
+        words = blocks[:, at : at + 8].copy().view(np.uint16)
+        return np.bitwise_or.reduce(words >> 12 << _NIBBLES, axis=1, keepdims=True)
+    return blocks[:, at : at + 2].copy().view(np.uint16)
 
 
 def _encoder(name: str, weighted: bool) -> Kernel:

@@ -8,10 +8,16 @@ import sys
 
 import numpy as np
 import pytest
+from support_golden import GRIDS, IQ4, KQUANTS, scale_values, set_scales
 
-from gguftool.codecs import dispatch
+from gguftool.codecs import dispatch, jit
+from gguftool.format.quanttypes import type_by_name
 
-TYPES = ("q2_K", "q3_K", "q4_K", "q5_K", "q6_K")
+TYPES = tuple(name for name in (*KQUANTS, *IQ4, *GRIDS) if dispatch.can_encode(type_by_name(name)))
+IN_NUMBA = tuple(name for name in TYPES if jit.codecs()[type_by_name(name).id].encodes)
+
+#: Bytes of a block that hold its scales, where it is not the first two.
+PLACES = {"q2_K": range(80, 84), "q3_K": range(108, 110), "q4_K": range(4), "q5_K": range(4), "q6_K": range(208, 210)}
 
 SCRIPT = """
 import hashlib, sys
@@ -47,7 +53,7 @@ def test_rows_keep_their_gain(kind: str, weighted: bool, rows: np.ndarray, impor
     gain = (w * rows * stored).sum(1)[live] / (w * rows * rows).sum(1)[live]
     assert np.abs(gain - 1).max() < 2e-3
     assert not stored[4].any()
-    if kind in ("q2_K", "q3_K"):
+    if kind in ("q2_K", "q3_K") or kind in GRIDS:
         _shrinks(kind, rows[live], a, w)
 
 
@@ -62,8 +68,10 @@ def test_only_scales_change(kind: str, rows: np.ndarray, importance: np.ndarray)
     fair = dispatch.encode(rows, kind, importance, objective="unbiased")
     differing = {int(i) for i in np.flatnonzero((plain != fair).any(axis=0) % 2)}
     block = plain.shape[1] // 2
-    places = {"q2_K": range(80, 84), "q3_K": range(108, 110), "q6_K": range(208, 210)}.get(kind, range(4))
+    places = {"iq1_m": range(49, 56, 2)}.get(kind) or PLACES.get(kind, range(2))
     assert differing and all(i % block in places for i in differing)
+    if kind == "iq1_m":  # the lower nibbles of those bytes are sub-block scales
+        assert (plain[:, :56][:, 49::2] & 15 == fair[:, :56][:, 49::2] & 15).all()
 
 
 def test_legacy_types_keep_their_bytes(rows: np.ndarray) -> None:
@@ -75,11 +83,28 @@ def test_every_backend_gives_the_same_bytes(rows: np.ndarray, importance: np.nda
     paths = [f"{tmp_path}/{name}.npy" for name in ("rows", "importance")]
     np.save(paths[0], rows)
     np.save(paths[1], importance)
-    seen = set()
-    for setting in ({"GGUFTOOL_BACKEND": "numba"}, {"GGUFTOOL_ISA": "base"}, {}):
-        command = [sys.executable, "-c", SCRIPT, *paths, *TYPES]
-        seen.add(subprocess.run(command, env=os.environ | setting, check=True, capture_output=True).stdout)
-    assert len(seen) == 1
+    seen = {}
+    for setting in ({}, {"GGUFTOOL_ISA": "base"}, {"GGUFTOOL_BACKEND": "numba"}):
+        kinds = IN_NUMBA if "GGUFTOOL_BACKEND" in setting else TYPES
+        command = [sys.executable, "-c", SCRIPT, *paths, *kinds]
+        hashes = subprocess.run(command, env=os.environ | setting, check=True, capture_output=True).stdout.split()
+        for k, kind in enumerate(kinds):
+            assert seen.setdefault(kind, hashes[2 * k : 2 * k + 2]) == hashes[2 * k : 2 * k + 2], (kind, setting)
+
+
+@pytest.mark.parametrize("kind", jit.SCALES)
+def test_a_rows_scales_are_multiplied_wherever_they_lie(kind: str) -> None:
+    rng = np.random.default_rng(8)
+    t = type_by_name(kind)
+    row = rng.integers(0, 256, 6 * t.block_bytes, dtype=np.uint8)
+    halves = np.array([0, 0x8000, 0x3C00, 0xBC00, 0x0400, 0x7BFF], np.uint16)
+    set_scales(row.reshape(6, -1), kind, halves)
+    before = row.copy()
+    jit._scale_row(t, 1.25, row)
+    expected = np.minimum(halves.view(np.float16) * np.float32(1.25), np.float32(65504)).astype(np.float16)
+    assert (scale_values(row, kind) == expected.astype(np.float32)).all()
+    set_scales(row.reshape(6, -1), kind, halves)
+    assert (row == before).all()
 
 
 def test_defaults_are_known_objectives() -> None:
