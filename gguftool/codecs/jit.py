@@ -17,6 +17,7 @@ from gguftool.codecs import (
     jit_floats,
     jit_fp4,
     jit_grids,
+    jit_iq4,
     jit_kquants,
     jit_legacy,
     jit_symmetric,
@@ -31,11 +32,12 @@ DECODERS: dict[str, Kernel] = (
     | jit_legacy.DECODERS
     | jit_kquants.DECODERS
     | jit_grids.DECODERS
+    | jit_iq4.DECODERS
     | jit_ternary.DECODERS
     | jit_fp4.DECODERS
 )
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
-SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS
+SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS
 
 #: Number of the objective "unbiased"; no kernel sees it. Where the f16 scales of a block lie, and the largest gain.
 UNBIASED = 3

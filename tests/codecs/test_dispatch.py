@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_golden import FLOATS, KQUANTS, LEGACY, rel_mse, rel_wmse
+from support_golden import FLOATS, IQ4, KQUANTS, LEGACY, rel_mse, rel_wmse
 from support_isa import WAYS
 
 from gguftool import _native
@@ -20,7 +20,7 @@ from gguftool.codecs.dispatch import ErrorSums
 from gguftool.errors import CodecError, UnknownTypeError, UsageError
 from gguftool.format.quanttypes import type_by_name
 
-ALL = (*FLOATS, *LEGACY, *KQUANTS)
+ALL = (*FLOATS, *LEGACY, *KQUANTS, *IQ4)
 
 # Prints one line per type, weighting and effort: the hash of the blocks. Run once per instruction set, and with numba.
 HASHES = """
@@ -232,7 +232,7 @@ def test_wrong_words_types_and_shapes_are_refused() -> None:
         dispatch.transcode(x[:1], f32, q4_0, 1, 512, np.ones(3, np.float32), np.empty(288, np.uint8))
 
 
-@pytest.mark.parametrize("name", (*LEGACY, *KQUANTS))
+@pytest.mark.parametrize("name", (*LEGACY, *KQUANTS, *IQ4))
 def test_nan_and_infinity_never_get_into_a_block(name: str) -> None:
     x = rows()
     for bad in (np.nan, np.inf):

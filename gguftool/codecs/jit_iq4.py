@@ -1,0 +1,401 @@
+"""IQ4_NL and IQ4_XS in numba; native/iq4.c tells layouts, method and figures.
+
+There sixteen blocks are searched side by side; here one after the other, in the same order of operations. ``side`` is
+0 for the codebook and 1 for its mirror image, which is what a negative scale makes of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gguftool.codecs.jit_bits import ZERO, Kernel, f16_from_scale, inline, kernel, load_f16, store_u16
+from gguftool.codecs.jit_symmetric_search import (
+    FAR,
+    GT_MSE,
+    GT_REF,
+    HOPELESS,
+    LEAST_SCALE,
+    MAGIC,
+    NO_SPREAD,
+    ONE,
+    TINY_WEIGHT,
+    Spread,
+    energy_of,
+    inverse_of,
+    power_of_two_of,
+    spread,
+    storable,
+)
+
+BLOCK = 32
+SUPER = 256
+SUBS = 8
+MOST = np.float32(31)
+BETTER = np.float32(1 + 2.0**-20)
+COARSE = np.float32(64 * 2.0**-24)
+STEPS = 2
+ELEVENTH = np.float32(1) / np.float32(11)
+FARTHEST_CELL = np.float32(165)
+
+VALUES = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
+THRESHOLDS = (VALUES[1:] + VALUES[:-1]) / np.float32(2)
+
+#: The codebook and its mirror image, ascending.
+BOOKS = np.stack((VALUES, -VALUES[::-1]))
+
+
+def _cells() -> Any:
+    """The low and the high entry of each cell of width 11, at the lowest five bits of its number; by side."""
+    cells = np.empty((2, 2, 32), np.float32)
+    for side, book in enumerate(BOOKS):
+        middles = (book[1:] + book[:-1]) / 2
+        for k in range(-16, 16):
+            cells[side, 0, k & 31] = book[np.searchsorted(middles, 11 * k - 5.51)]
+            cells[side, 1, k & 31] = book[np.searchsorted(middles, 11 * k + 5.51)]
+    return cells
+
+
+CELLS = _cells()
+
+
+class NlPlan(NamedTuple):
+    """How far the search of a block goes; the fields are those of nl_plan in native/iq4.c."""
+
+    first: Spread
+    second: Spread
+    refits: int
+
+
+class Window(NamedTuple):
+    """Candidates for an integer sub-scale: round(|v|) + low + k, k < n, with both signs."""
+
+    low: int
+    n: int
+
+
+class XsPlan(NamedTuple):
+    """How far the search of a super-block goes; the fields are those of xs_plan in native/iq4.c."""
+
+    first: Spread
+    headroom: np.float32
+    refine: Window
+    refits: int
+    around: Window
+    settles: int
+    starts: int
+    from_start: np.float32
+    step_start: np.float32
+
+
+def _xs_plan(
+    first: Spread, refine: tuple[int, int], refits: int, around: tuple[int, int], settles: int, *starts: float
+) -> XsPlan:
+    n, start, step = starts
+    return XsPlan(
+        first,
+        ONE,
+        Window(*refine),
+        refits,
+        Window(*around),
+        settles,
+        int(n),
+        np.float32(start),
+        np.float32(step),
+    )
+
+
+# By effort (fast, default, best), as in the C file.
+NL = (
+    NlPlan(spread(0.7, 1.35, 8, True), NO_SPREAD, 1),
+    NlPlan(spread(0.65, 1.45, 40, True), spread(0.98, 1.02, 8, True), 3),
+    NlPlan(spread(0.4, 1.8, 512, True), spread(0.98, 1.02, 32, True), 8),
+)
+XS = (
+    _xs_plan(spread(0.7, 1.35, 8, True), (0, 1), 1, (0, 1), 0, 0, 1.0, 0.0),
+    _xs_plan(spread(0.65, 1.45, 32, True), (-1, 3), 3, (-1, 3), 0, 6, 0.94, 0.03),
+    _xs_plan(spread(0.4, 1.8, 256, True), (-4, 9), 5, (-6, 13), 2, 41, 0.8, 0.01),
+)
+
+
+# ---- one block at one scale ----
+
+
+@inline
+def _entry_of(t: Any, side: int) -> Any:
+    """The entry nearest to t, of two as near the upper."""
+    near = min(max(t, -FARTHEST_CELL), FARTHEST_CELL) * ELEVENTH
+    cell = np.int64((near + MAGIC) - MAGIC) & 31
+    low, high = CELLS[side, 0, cell], CELLS[side, 1, cell]
+    return high if t + t >= low + high else low
+
+
+@inline
+def _moments_of(x: Any, w: Any, inverse: Any, side: int) -> Any:
+    """sum w x l and sum w l^2: the least-squares scale is their ratio."""
+    xl, ll = ZERO, ZERO
+    for i in range(BLOCK):
+        entry = _entry_of(x[i] * inverse, side)
+        xl += (w[i] * x[i]) * entry
+        ll += (w[i] * entry) * entry
+    return xl, ll
+
+
+@inline
+def _error_of(x: Any, w: Any, s: Any, side: int) -> Any:
+    """sum w (x - s l)^2."""
+    inverse, e = ONE / s, ZERO
+    for i in range(BLOCK):
+        t = x[i] * inverse
+        rest = t - _entry_of(t, side)
+        e += w[i] * (rest * rest)
+    return e * (s * s)
+
+
+@inline
+def _search_gains(x: Any, w: Any, v: Any, plan: Any, best: Any, found: Any) -> Any:
+    """The refitted scale around v that lowers the error most, either sign, and by how much."""
+    for k in range(plan.n):
+        inverse = ONE / (v * (plan.start + np.float32(k) * plan.step))
+        for side in range(2):
+            xl, ll = _moments_of(x, w, inverse, side)
+            fit = xl / ll
+            gain = fit * xl
+            if gain > best * BETTER:
+                best, found = gain, -fit if side else fit
+    return best, found
+
+
+@inline
+def _largest_of(x: Any) -> Any:
+    largest = ZERO
+    for v in x:
+        largest = max(largest, abs(v))
+    return largest
+
+
+@inline
+def _natural_scale(x: Any) -> Any:
+    """The scale that puts the largest element at the end of the codebook; of zeros, any."""
+    return max(_largest_of(x), LEAST_SCALE) * (ONE / np.float32(127))
+
+
+@inline
+def _round_block(x: Any, s: Any, out: Any) -> None:
+    """Codes of 32 elements at a given scale, as nibbles."""
+    inverse = inverse_of(s)
+    out[:] = 0
+    for i in range(BLOCK):
+        t, code = x[i] * inverse, 0
+        for threshold in THRESHOLDS:
+            code += t >= threshold
+        out[i % 16] |= np.uint8(code << (4 * (i // 16)))
+
+
+# ---- a tile: values scaled by a power of two, and their weights ----
+
+
+@inline
+def _sum_of_eight(p: Any) -> Any:
+    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+
+
+@inline
+def _weigh_as_reference(x: Any, w: Any, weights: Any) -> None:
+    """Importance times the root of 2 mean(x^2) + x^2; x^2 without one."""
+    sums = np.zeros(SUBS, np.float32)
+    for i in range(x.size):
+        sums[i // BLOCK] += x[i] * x[i]
+    total = sums[0] if x.size == BLOCK else _sum_of_eight(sums)
+    twice_mean = total * (np.float32(2) / np.float32(x.size))
+    for i in range(x.size):
+        square = x[i] * x[i]
+        weights[i] = max(w[i] * np.sqrt(twice_mean + square) if w.size else square, TINY_WEIGHT)
+
+
+@inline
+def _fill(x: Any, w: Any, objective: int, tile: Any, weights: Any) -> Any:
+    """Fills tile and weights of a block or a super-block; the power of two that undoes the scaling."""
+    power = power_of_two_of(min(_largest_of(x), FAR))
+    for i in range(x.size):
+        tile[i] = min(max(x[i], -FAR), FAR) * (ONE / power)
+        weights[i] = w[i] if w.size and objective != GT_MSE else ONE
+    if objective == GT_REF:
+        _weigh_as_reference(tile, w, weights)
+    return power
+
+
+# ---- IQ4_NL ----
+
+
+@inline
+def _search_steps(x: Any, w: Any, s: Any, power: Any, best: Any, found: Any) -> Any:
+    """The better of what was found and the subnormal scales around s, where a step is coarse."""
+    given = s * power
+    if not given < COARSE or best == ZERO:
+        return found
+    for k in range(-STEPS, STEPS + 1):
+        s = max(given + np.float32(k) * LEAST_SCALE, LEAST_SCALE) * (ONE / power)
+        for side in range(2):
+            e = _error_of(x, w, s, side)
+            if e < best:
+                best, found = e, -s if side else s
+    return found
+
+
+@inline
+def _choose_nl_scale(x: Any, w: Any, power: Any, plan: Any) -> Any:
+    """The storable scale of least error; 0 if zeros are as good."""
+    v = _natural_scale(x)
+    gain, fit = _search_gains(x, w, v, plan.first, ZERO, v)
+    gain, fit = _search_gains(x, w, fit, plan.second, gain, fit)
+    best, found = energy_of(x, w), ZERO
+    for r in range(plan.refits + 1):
+        s = storable(abs(fit), power) * (-ONE if fit < ZERO else ONE)
+        e = _error_of(x, w, s, 0)
+        if e < best:
+            best, found = e, s
+        if r < plan.refits:
+            xl, ll = _moments_of(x, w, ONE / s, 0)
+            fit = xl / ll
+    return _search_steps(x, w, abs(s), power, best, found) * power
+
+
+@kernel
+def encode_iq4_nl(x: Any, w: Any, out: Any, objective: int, effort: int) -> None:
+    tile, weights = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for b in range(x.size // BLOCK):
+        at, row = slice(b * BLOCK, b * BLOCK + BLOCK), out[18 * b : 18 * b + 18]
+        power = _fill(x[at], w[at], objective, tile, weights)
+        d = _choose_nl_scale(tile, weights, power, NL[effort])
+        store_u16(row, 0, f16_from_scale(d))
+        _round_block(x[at], d, row[2:])
+
+
+# ---- IQ4_XS ----
+
+
+@inline
+def _search_sub(x: Any, w: Any, d: Any, v: Any, window: Any) -> Any:
+    """The best integer sub-scale around v at d, and its error."""
+    best, found = energy_of(x, w), ZERO
+    middle = (abs(v) / d + MAGIC) - MAGIC
+    for k in range(window.n):
+        c = min(max(middle + np.float32(window.low + k), ONE), MOST + ONE)
+        e = _error_of(x, w, d * c, 0)
+        if e < best and c <= MOST:
+            best, found = e, c
+        e = _error_of(x, w, d * c, 1)
+        if e < best:
+            best, found = e, -c
+    return found, best
+
+
+@inline
+def _search_super(tile: Any, weights: Any, d: Any, around: Any, window: Any, now: Any) -> Any:
+    """For one d the best sub-scales, in now[0]; their moments are now[1] and now[2]; the error of the block."""
+    errors = np.empty(SUBS, np.float32)
+    for j in range(SUBS):
+        x, w = tile[j * BLOCK : j * BLOCK + BLOCK], weights[j * BLOCK : j * BLOCK + BLOCK]
+        now[0, j], errors[j] = _search_sub(x, w, d, around[j], window)
+        now[1, j], now[2, j] = _moments_of(x, w, inverse_of(d * now[0, j]), 0)
+    return _sum_of_eight(errors)
+
+
+@inline
+def _refitted(now: Any, power: Any) -> Any:
+    """The least-squares d for the codes found, storable; 0 if there are none."""
+    above, below = now[0] * now[1], (now[0] * now[0]) * now[2]
+    b = _sum_of_eight(below)
+    return storable(_sum_of_eight(above) * inverse_of(b), power) if b > ZERO else ZERO
+
+
+@inline
+def _descend(tile: Any, weights: Any, power: Any, d: Any, around: Any, window: Any, refits: int, best: Any) -> None:
+    """Searches at d, then at every refitted d. ``best``: sub-scales, two rows of moments, then d and the error."""
+    now = np.empty((3, SUBS), np.float32)
+    error = _search_super(tile, weights, d, around, window, now)
+    for r in range(refits + 1):
+        if error < best[3, 1]:
+            best[:3] = now
+            best[3, 0], best[3, 1] = d, error
+        refit = _refitted(now, power)
+        if r == refits or refit in (d, ZERO):
+            return
+        d = refit
+        error = _search_super(tile, weights, d, now[1] / now[2], window, now)
+
+
+@inline
+def _choose_xs_scales(tile: Any, weights: Any, power: Any, plan: Any) -> Any:
+    """d in units of the tile, and the sub-scales."""
+    around = np.empty(SUBS, np.float32)
+    for j in range(SUBS):
+        x, w = tile[j * BLOCK : j * BLOCK + BLOCK], weights[j * BLOCK : j * BLOCK + BLOCK]
+        v = _natural_scale(x)
+        _, around[j] = _search_gains(x, w, v, plan.first, ZERO, v)
+    largest = _largest_of(around)
+    d = storable(largest * (plan.headroom / MOST), power)
+    if d * MOST < largest * np.float32(0.99):
+        d = storable(d + LEAST_SCALE / power, power)
+    best = np.zeros((4, SUBS), np.float32)
+    best[3, 1] = HOPELESS
+    _descend(tile, weights, power, d, around, plan.refine, plan.refits, best)
+    d = best[3, 0]
+    around = best[1] / best[2]
+    for k in range(plan.starts):
+        start = storable(d * (plan.from_start + np.float32(k) * plan.step_start), power)
+        _descend(tile, weights, power, start, around, plan.around, plan.settles, best)
+    return best[3, 0], best[0]
+
+
+@kernel
+def encode_iq4_xs(x: Any, w: Any, out: Any, objective: int, effort: int) -> None:
+    tile, weights = np.empty(SUPER, np.float32), np.empty(SUPER, np.float32)
+    for b in range(x.size // SUPER):
+        at, row = slice(b * SUPER, b * SUPER + SUPER), out[136 * b : 136 * b + 136]
+        power = _fill(x[at], w[at], objective, tile, weights)
+        d, scales = _choose_xs_scales(tile, weights, power, XS[effort])
+        d *= power
+        store_u16(row, 0, f16_from_scale(d))
+        row[2:8] = 0
+        for j in range(SUBS):
+            c = np.int64(scales[j]) + 32
+            row[2 + j // 4] |= np.uint8((c >> 4) << (2 * (j % 4)))
+            row[4 + j // 2] |= np.uint8((c & 15) << (4 * (j % 2)))
+            sub = x[b * SUPER + j * BLOCK : b * SUPER + j * BLOCK + BLOCK]
+            _round_block(sub, d * scales[j], row[8 + 16 * j : 24 + 16 * j])
+
+
+# ---- decoding ----
+
+
+@inline
+def _decode_block(nibbles: Any, s: Any, y: Any) -> None:
+    for i in range(BLOCK):
+        y[i] = s * VALUES[(nibbles[i % 16] >> (4 * (i // 16))) & 15]
+
+
+@kernel
+def decode_iq4_nl(row: Any, y: Any) -> None:
+    for b in range(y.size // BLOCK):
+        at = 18 * b
+        _decode_block(row[at + 2 : at + 18], load_f16(row, at), y[b * BLOCK : b * BLOCK + BLOCK])
+
+
+@kernel
+def decode_iq4_xs(row: Any, y: Any) -> None:
+    for b in range(y.size // SUPER):
+        at = 136 * b
+        d = load_f16(row, at)
+        for j in range(SUBS):
+            low = (np.int64(row[at + 4 + j // 2]) >> (4 * (j % 2))) & 15
+            high = (np.int64(row[at + 2 + j // 4]) >> (2 * (j % 4))) & 3
+            start = b * SUPER + j * BLOCK
+            nibbles = row[at + 8 + 16 * j : at + 24 + 16 * j]
+            _decode_block(nibbles, d * np.float32((low | (high << 4)) - 32), y[start : start + BLOCK])
+
+
+DECODERS: dict[str, Kernel] = {"iq4_nl": decode_iq4_nl, "iq4_xs": decode_iq4_xs}
+ENCODERS: dict[str, Kernel] = {"iq4_nl": encode_iq4_nl, "iq4_xs": encode_iq4_xs}

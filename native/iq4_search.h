@@ -1,0 +1,226 @@
+/* The search for scales over the IQ4 codebook, sixteen blocks of 32 side by side.
+ *
+ * A block stores x as s * V[q], V sixteen integers from -127 to 113, closer together near zero and not symmetric, so
+ * that the sign of s matters: -s is s with the mirrored codebook -V. Both signs are always tried; together they share
+ * t = x / s. symmetric_search.h says why blocks are in the lanes and how everything is scaled.
+ *
+ * The nearest entry to t. No two thresholds (the middles between entries) are closer than 11.5, so a cell of width 11
+ * around a multiple of 11 holds at most one, and its two entries are the only ones to compare: two permutations of 32
+ * entries by the lowest bits of a rounded number (AVX-512). AVX2 finds the pair of entries by a binary search over
+ * seven thresholds, others load the cell. All of them are exact, ties go to the upper entry: the bytes agree.
+ */
+#ifndef GGUFTOOL_IQ4_SEARCH_H
+#define GGUFTOOL_IQ4_SEARCH_H
+
+#include "symmetric_search.h"
+
+#define BLOCK 32
+#define BATCH (BLOCK * LANES)
+#define TOP 127.0f /* the largest entry */
+
+/* By sign, then low and high entry of each cell; cell k lies around 11 k, -16 <= k < 16, at k & 31. */
+static const float IQ4_CELLS[2][2][32] = {
+    {{-10, 1, 13, 25, 38, 53, 53, 69, 89, 89, 113, 113, 113, 113, 113, 113, -127, -127, -127, -127, -127,
+      -127, -127, -104, -104, -83, -65, -65, -49, -35, -22, -22},
+     {1, 13, 25, 38, 53, 53, 69, 89, 89, 113, 113, 113, 113, 113, 113, 113, -127, -127, -127, -127, -127,
+      -104, -104, -83, -83, -65, -65, -49, -35, -22, -22, -10}},
+    {{-1, 10, 22, 22, 35, 49, 65, 65, 83, 83, 104, 104, 127, 127, 127, 127, 127, -113, -113, -113, -113, -113,
+      -113, -113, -89, -89, -69, -53, -53, -38, -25, -13},
+     {10, 22, 22, 35, 49, 65, 65, 83, 104, 104, 127, 127, 127, 127, 127, 127, 127, -113, -113, -113, -113,
+      -113, -113, -89, -89, -69, -53, -53, -38, -25, -13, -1}}};
+
+#define FARTHEST_CELL 165.0f /* what is beyond 15 cells goes into the last one */
+
+#if VW == 16
+typedef struct {
+    __m512 low[2], high[2];
+} book;
+GT_INLINE book open_book(int mirrored) {
+    const float *low = IQ4_CELLS[mirrored][0], *high = IQ4_CELLS[mirrored][1];
+    return (book){{_mm512_loadu_ps(low), _mm512_loadu_ps(low + 16)}, {_mm512_loadu_ps(high), _mm512_loadu_ps(high + 16)}};
+}
+GT_INLINE vi cell_of(vf t, const book *b) {
+    (void)b;
+    __m512 near = _mm512_range_ps((__m512)t, _mm512_set1_ps(FARTHEST_CELL), 2); /* the lesser magnitude, t's sign */
+    /* Fused or not: near the edge of a cell both neighbours hold the nearest entry. */
+    return (vi)_mm512_fmadd_ps(near, _mm512_set1_ps(1.0f / 11.0f), _mm512_set1_ps(GT_MAGIC));
+}
+GT_INLINE vf low_of(vi cell, const book *b) {
+    return (vf)_mm512_permutex2var_ps(b->low[0], (__m512i)cell, b->low[1]);
+}
+GT_INLINE vf high_of(vi cell, const book *b) {
+    return (vf)_mm512_permutex2var_ps(b->high[0], (__m512i)cell, b->high[1]);
+}
+#elif VW == 8
+/* The entries in eight pairs, in the order in which the binary search numbers them: 0, -1 .. -7, modulo 8. */
+typedef struct {
+    __m256 middle, quarters[2], eighths, low, high;
+} book;
+GT_INLINE book open_book(int mirrored) {
+    if (mirrored)
+        return (book){_mm256_set1_ps(4.5f),
+                      {_mm256_set1_ps(-45.5f), _mm256_set1_ps(57.0f)},
+                      _mm256_setr_ps(-79.0f, 0.0f, 0.0f, 0.0f, 0.0f, 93.5f, 28.5f, -19.0f),
+                      _mm256_setr_ps(-113.0f, 104.0f, 65.0f, 35.0f, 10.0f, -13.0f, -38.0f, -69.0f),
+                      _mm256_setr_ps(-89.0f, 127.0f, 83.0f, 49.0f, 22.0f, -1.0f, -25.0f, -53.0f)};
+    return (book){_mm256_set1_ps(-4.5f),
+                  {_mm256_set1_ps(-57.0f), _mm256_set1_ps(45.5f)},
+                  _mm256_setr_ps(-93.5f, 0.0f, 0.0f, 0.0f, 0.0f, 79.0f, 19.0f, -28.5f),
+                  _mm256_setr_ps(-127.0f, 89.0f, 53.0f, 25.0f, 1.0f, -22.0f, -49.0f, -83.0f),
+                  _mm256_setr_ps(-104.0f, 113.0f, 69.0f, 38.0f, 13.0f, -10.0f, -35.0f, -65.0f)};
+}
+GT_INLINE vi at_least(vf t, __m256 threshold) { return (vi)_mm256_cmp_ps((__m256)t, threshold, _CMP_GE_OQ); }
+GT_INLINE vi cell_of(vf t, const book *b) {
+    vi k = at_least(t, b->middle);
+    vi above = at_least(t, _mm256_blendv_ps(b->quarters[0], b->quarters[1], (__m256)k));
+    k = k + k + above;
+    return k + k + at_least(t, _mm256_permutevar8x32_ps(b->eighths, (__m256i)k));
+}
+GT_INLINE vf low_of(vi cell, const book *b) { return (vf)_mm256_permutevar8x32_ps(b->low, (__m256i)cell); }
+GT_INLINE vf high_of(vi cell, const book *b) { return (vf)_mm256_permutevar8x32_ps(b->high, (__m256i)cell); }
+#else
+typedef struct {
+    const float *low, *high;
+} book;
+GT_INLINE book open_book(int mirrored) { return (book){IQ4_CELLS[mirrored][0], IQ4_CELLS[mirrored][1]}; }
+GT_INLINE vi cell_of(vf t, const book *b) {
+    (void)b;
+    vf near = vf_min(vf_max(t, vf_set1(-FARTHEST_CELL)), vf_set1(FARTHEST_CELL));
+    return (vi)(near * (1.0f / 11.0f) + GT_MAGIC) & 31;
+}
+GT_INLINE vf low_of(vi cell, const book *b) {
+    vf v;
+    for (int k = 0; k < VW; ++k) v[k] = b->low[cell[k]];
+    return v;
+}
+GT_INLINE vf high_of(vi cell, const book *b) {
+    vf v;
+    for (int k = 0; k < VW; ++k) v[k] = b->high[cell[k]];
+    return v;
+}
+#endif
+
+/* The entry nearest to t. */
+GT_INLINE vf entry_of(vf t, vi cell, const book *b) {
+    vf low = low_of(cell, b), high = high_of(cell, b);
+    return vf_select(t + t >= low + high, high, low);
+}
+
+/* The square of the distance to it: rounding keeps the order of distances, so the lesser square is its. */
+GT_INLINE vf square_of(vf t, vi cell, const book *b) {
+    vf e = t - low_of(cell, b), f = t - high_of(cell, b);
+#if VW == 16
+    vf least = (vf)_mm512_range_ps((__m512)e, (__m512)f, 6);
+    return least * least;
+#else
+    return vf_min(e * e, f * f);
+#endif
+}
+
+/* ---- over the 32 rows of a group of lanes ---- */
+
+/* So many candidates go through the rows together. */
+#define DUETS (VW == 16 ? 2 : 1)
+
+/* For each scale, and for its negative, xl = sum w x l and ll = sum w l^2 with the nearest entries l; the negative one
+ * has its codes' signs turned. */
+typedef struct {
+    vf xl[2], ll[2];
+} moments;
+
+GT_INLINE void moments_of_both(const float *x, const float *w, const vf inverse[DUETS], moments out[DUETS]) {
+    const book books[2] = {open_book(0), open_book(1)};
+    vf a[DUETS][2] = {{{0}}}, b[DUETS][2] = {{{0}}};
+    for (int i = 0; i < BLOCK; ++i) {
+        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES), wv = weight * v;
+        EACH(DUETS) {
+            vf t = v * inverse[u];
+            for (int m = 0; m < 2; ++m) {
+                vf l = entry_of(t, cell_of(t, &books[m]), &books[m]);
+                a[u][m] += wv * l;
+                b[u][m] += (weight * l) * l;
+            }
+        }
+    }
+    EACH(DUETS)
+        for (int m = 0; m < 2; ++m) {
+            out[u].xl[m] = a[u][m];
+            out[u].ll[m] = b[u][m];
+        }
+}
+
+/* For each scale and its negative sum w (t - l)^2. */
+GT_INLINE void squares_of_both(const float *x, const float *w, const vf inverse[DUETS], vf plus[DUETS], vf minus[DUETS]) {
+    const book books[2] = {open_book(0), open_book(1)};
+    vf a[DUETS][2] = {{{0}}};
+    for (int i = 0; i < BLOCK; ++i) {
+        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES);
+        EACH(DUETS) {
+            vf t = v * inverse[u];
+            for (int m = 0; m < 2; ++m) a[u][m] += weight * square_of(t, cell_of(t, &books[m]), &books[m]);
+        }
+    }
+    EACH(DUETS) {
+        plus[u] = a[u][0];
+        minus[u] = a[u][1];
+    }
+}
+
+/* At one signed scale: xl and ll, and the sum of w (t - l)^2. */
+GT_INLINE vf fit_of(const float *x, const float *w, vf inverse, vf *xl, vf *ll) {
+    const book plain = open_book(0);
+    vf a = {0}, b = {0}, e = {0};
+    for (int i = 0; i < BLOCK; ++i) {
+        vf v = vf_load(x + i * LANES), weight = vf_load(w + i * LANES), t = v * inverse;
+        vf l = entry_of(t, cell_of(t, &plain), &plain), rest = t - l;
+        a += (weight * v) * l;
+        b += (weight * l) * l;
+        e += weight * (rest * rest);
+    }
+    *xl = a;
+    *ll = b;
+    return e;
+}
+
+/* By so much a gain must be larger to count: less is noise, and among equals the first keeps blocks of constants alike. */
+#define BETTER (1.0f + 0x1p-20f)
+
+/* The scale whose codes, once it is refitted, lower the error most, among v * (from + k * step) and their negatives;
+ * the score is the gain, and more is better. */
+GT_INLINE found search_gains(const float *x, const float *w, vf v, const spread *range, found best) {
+    for (int k = 0; k < range->count; k += DUETS) {
+        vf inverse[DUETS];
+        moments now[DUETS];
+        EACH(DUETS) inverse[u] = vf_set1(1.0f) / (v * factor(range, k + u));
+        moments_of_both(x, w, inverse, now);
+        EACH(DUETS)
+            for (int m = 0; m < 2; ++m) {
+                vf fit = now[u].xl[m] / now[u].ll[m], gain = fit * now[u].xl[m];
+                keep(&best, gain > best.score * BETTER, gain, m ? -fit : fit);
+            }
+    }
+    return best;
+}
+
+/* ---- rounding with given scales ---- */
+
+/* Codes 0 .. 15 of 32 elements at one scale; 7 or 8 everywhere if it is 0. */
+GT_INLINE void round_block(const float *x, float s, uint8_t codes[BLOCK]) {
+    static const float THRESHOLDS[15] = {-115.5f, -93.5f, -74.0f, -57.0f, -42.0f, -28.5f, -16.0f, -4.5f,
+                                         7.0f,    19.0f,  31.5f,  45.5f,  61.0f,  79.0f,  101.0f};
+    vf inverse = vf_set1(s != 0.0f ? 1.0f / s : 0.0f);
+    vi q[GT_NV(BLOCK)];
+    for (int k = 0; k < GT_NV(BLOCK); ++k) {
+        vf t = vf_load(x + k * VW) * inverse;
+        q[k] = (vi){0};
+        for (int i = 0; i < 15; ++i) q[k] -= t >= vf_set1(THRESHOLDS[i]);
+    }
+    vi_store_bytes32(codes, q);
+}
+
+/* Element i in the low nibble of byte i, element i + 16 in its high one. */
+GT_INLINE void pack_nibbles(const uint8_t codes[BLOCK], uint8_t *out) {
+    for (int i = 0; i < 16; ++i) out[i] = (uint8_t)((codes[i] & 15) | (codes[i + 16] & 15) << 4);
+}
+
+#endif
