@@ -1,112 +1,103 @@
-"""Speed and error of the kernels against libggml's, as a table: one thread, CPU time, both in the same run.
+"""Speed and error of the kernels against libggml's: one thread, CPU time, both in the same run.
 
-    python tests/bench_kernels.py --markdown
+    python tests/bench_kernels.py --markdown        the table of the README: one row per type
+    python tests/bench_kernels.py --readme          the same, put into README.md at its marker
+    python tests/bench_kernels.py                   one JSON object per type
 
 Error is the ratio of ours to the reference on the golden sets (``golden_ratios``: rel_wmse with the imatrix, rel_mse
-without). Speed is the ratio of ggml_quantize_chunk's CPU time to ours for the same rows (Student-t, 4096 columns),
-per instruction set; for f16 and bf16 the peer is memcpy of the float32 rows. Decoding is against ggml's to_float.
-Every figure is the best of several alternating runs, because the machine may be shared.
+without; mean of three sets); "same bytes" where there is nothing to compare. Speed is the ratio of the CPU time of
+ggml_quantize_chunk to ours for the same rows (Student-t, 4096 columns), an importance given to both where the type
+looks at one; for f16 and bf16 the peer is memcpy of the float32 rows. Decoding is against ggml's to_float. The tables
+that libggml builds at a type's first use (seconds) are built before. Every figure is the best of several alternating
+runs, because the machine may be shared.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support_golden import FLOATS, KQUANTS, LEGACY, golden_ratios
+from support_golden import BLOCKS, FLOATS, LEGACY, NEED_IMATRIX, SETS, golden_blocks, golden_inputs, golden_ratios
+from support_libggml import load_libggml, quantize
 
 from gguftool import _native
 from gguftool.codecs import dispatch
 from gguftool.format.quanttypes import QuantType, type_by_name
 
 N_COLS = 4096
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+REPO = Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / "shared"
+MARKER = "<!-- the output of: python tests/bench_kernels.py --markdown -->\n"
+NAMES = {"base": "SSE2", "avx2": "AVX2", "avx512": "AVX-512"}
+
+#: What is timed, by name: the instruction set it runs on (None: the peer, whatever it does), and the call.
+Calls = dict[str, tuple[str | None, Callable[[], None]]]
 
 
-class TypeTraits(ctypes.Structure):
-    """The head of ggml's struct ggml_type_traits."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("block_size", ctypes.c_int64),
-        ("interleave", ctypes.c_int64),
-        ("block_bytes", ctypes.c_size_t),
-        ("is_quantized", ctypes.c_bool),
-        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
-    )
-
-
-def load_libggml() -> ctypes.CDLL:
-    """libggml-base of llama-cpp-python, with the prototypes that are used here."""
-    import llama_cpp
-
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    found = sorted(folder.glob("libggml-base.*"))
-    lib = ctypes.CDLL(str(found[0]))
-    lib.ggml_quantize_chunk.restype = ctypes.c_size_t
-    lib.ggml_quantize_chunk.argtypes = (
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
-    )  # fmt: skip
-    lib.ggml_get_type_traits.restype = ctypes.POINTER(TypeTraits)
-    lib.ggml_get_type_traits.argtypes = (ctypes.c_int,)
-    return lib
-
-
-def pair_ratio(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> float:
-    """Their best CPU time over ours, the runs taking turns."""
-    best = [float("inf"), float("inf")]
+def best_times(calls: Calls, runs: int) -> dict[str, float]:
+    """The best CPU seconds of each call; they take turns."""
+    best = dict.fromkeys(calls, float("inf"))
     for _ in range(runs):
-        for k, call in enumerate((ours, theirs)):
+        for name, (isa, call) in calls.items():
+            _native.use(isa)
             start = time.thread_time()
             call()
-            best[k] = min(best[k], time.thread_time() - start)
-    return best[1] / best[0]
+            best[name] = min(best[name], time.thread_time() - start)
+    return best
 
 
-def rows_for(t: QuantType, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_for(n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Student-t rows (4 degrees of freedom, scale 0.02) and a lognormal importance."""
     rng = np.random.default_rng(7)
     x = (0.02 * rng.standard_t(4, (n_rows, N_COLS))).astype(np.float32)
     return x, np.exp(rng.standard_normal(N_COLS)).astype(np.float32)
 
 
-def encode_ratio(lib: ctypes.CDLL, t: QuantType, imatrix: bool, options: dict[str, str], runs: int) -> float:
-    """How many times as fast as libggml (f16, bf16, f32: as memcpy) one thread encodes."""
-    is_float = t.kind == "float"
-    x, a = rows_for(t, 64 if is_float or t.name == "q8_0" or (not imatrix and t.name in LEGACY) else 8)
-    weights = dispatch.prepare_importance(a)[0] if imatrix else None
+def looks_at_importance(t: QuantType) -> bool:
+    """Whether our encoder of the type does: for all but the floats and q8_0."""
+    return t.name not in (*FLOATS, "q8_0")
+
+
+def encode_times(
+    lib: ctypes.CDLL, t: QuantType, isas: list[str], options: dict[str, str], runs: int
+) -> dict[str, float]:
+    """CPU seconds of the peer, of ours by instruction set, and of ours with effort "fast" at the best one."""
+    is_float = t.name in FLOATS
+    x, a = rows_for(64 if is_float or t.name == "q8_0" else 8)
+    weights = dispatch.prepare_importance(a)[0] if looks_at_importance(t) else None
     out = np.empty((len(x), t.row_nbytes(N_COLS)), np.uint8)
     peer_out = np.empty_like(x) if is_float else np.empty_like(out)
     f32 = type_by_name("f32")
 
-    def ours() -> None:
-        dispatch.transcode(x, f32, t, len(x), N_COLS, weights, out, **options)  # type: ignore[arg-type]
-
-    def copy() -> None:
-        ctypes.memmove(peer_out.ctypes.data, x.ctypes.data, x.nbytes)
+    def ours(words: dict[str, str] = options) -> None:
+        dispatch.transcode(x, f32, t, len(x), N_COLS, weights, out, **words)  # type: ignore[arg-type]
 
     def theirs() -> None:
-        im = a.ctypes.data if imatrix else None
-        lib.ggml_quantize_chunk(t.id, x.ctypes.data, peer_out.ctypes.data, 0, len(x), N_COLS, im)
+        if is_float:
+            ctypes.memmove(peer_out.ctypes.data, x.ctypes.data, x.nbytes)
+        else:
+            im = None if weights is None else a.ctypes.data
+            lib.ggml_quantize_chunk(t.id, x.ctypes.data, peer_out.ctypes.data, 0, len(x), N_COLS, im)
 
-    return pair_ratio(ours, copy if is_float else theirs, runs)
+    calls: Calls = {"peer": (None, theirs)} | {isa: (isa, ours) for isa in isas}
+    if not is_float and options["effort"] != "fast":
+        calls["fast"] = (isas[-1], functools.partial(ours, options | {"effort": "fast"}))
+    return best_times(calls, runs)
 
 
-def decode_ratio(lib: ctypes.CDLL, t: QuantType, runs: int) -> float:
-    """How many times as fast as ggml's to_float (f32: as memcpy) one thread decodes."""
-    x, _ = rows_for(t, 16)
-    blocks = np.empty((len(x), t.row_nbytes(N_COLS)), np.uint8)
-    if t.name in FLOATS:
-        blocks = dispatch.encode(x, t)
-    else:
-        lib.ggml_quantize_chunk(t.id, x.ctypes.data, blocks.ctypes.data, 0, len(x), N_COLS, None)
+def decode_times(lib: ctypes.CDLL, t: QuantType, isas: list[str], runs: int) -> dict[str, float]:
+    """CPU seconds of ggml's to_float (f32: of memcpy) and of ours by instruction set."""
+    x, a = rows_for(16)
+    blocks = dispatch.encode(x, t) if t.name in FLOATS else quantize(lib, t, x[:1], a).repeat(16, axis=0)
     out, peer_out = np.empty_like(x), np.empty_like(x)
     to_float = lib.ggml_get_type_traits(t.id).contents.to_float
 
@@ -121,69 +112,104 @@ def decode_ratio(lib: ctypes.CDLL, t: QuantType, runs: int) -> float:
             else:
                 to_float(blocks.ctypes.data, peer_out.ctypes.data, x.size)
 
-    return pair_ratio(ours, theirs, 4 * runs)
+    calls: Calls = {"peer": (None, theirs)}
+    return best_times(calls | {isa: (isa, ours) for isa in isas}, 2 * runs)
+
+
+def errors(t: QuantType, options: dict[str, str]) -> dict[str, float | str]:
+    """Error ratios by set, and their mean, with an importance ("im ...") and without ("noim ...")."""
+    found: dict[str, float | str] = {}
+    for label in ("im", "noim"):
+        imatrix = label == "im"
+        if t.name in FLOATS or (imatrix and not looks_at_importance(t)) or (not imatrix and t.name in NEED_IMATRIX):
+            continue
+        if not imatrix and same_bytes(t.name, options):
+            found[f"{label} mean"] = "same bytes"
+        else:
+            found |= {f"{label} {k}": v for k, v in golden_ratios(SHARED, t.name, imatrix, **options).items()}
+    return found
+
+
+def same_bytes(name: str, options: dict[str, str]) -> bool:
+    """Whether our blocks are the reference's on all sets, without an importance."""
+    inputs, golden = golden_inputs(SHARED), golden_blocks(SHARED, name)
+    return all(
+        dispatch.encode(inputs[key], name, **options).tobytes() == golden[f"q_{key}_noim"].tobytes()  # type: ignore[arg-type]
+        for key in SETS
+    )
 
 
 def measure(names: list[str], isas: list[str], options: dict[str, str], runs: int) -> Iterator[dict[str, Any]]:
     """One row of figures per type."""
     lib = load_libggml()
-    golden = (SHARED / "golden").is_dir()
     for name in names:
         t = type_by_name(name)
-        row: dict[str, Any] = {"type": t.name}
-        both = t.name in KQUANTS or t.name in LEGACY[:-1]
-        for imatrix in (True, False) if both else (False,):
-            if not dispatch.can_encode(t):
-                break
-            label = "im" if imatrix else "noim"
-            if golden and t.name not in FLOATS:
-                row |= {f"error {label} {k}": v for k, v in golden_ratios(SHARED, name, imatrix, **options).items()}
-            for isa in isas:
-                _native.use(isa)
-                row[f"speed {label} {isa}"] = encode_ratio(lib, t, imatrix, options, runs)
-        for isa in isas:
-            _native.use(isa)
-            row[f"decode {isa}"] = decode_ratio(lib, t, runs)
+        row: dict[str, Any] = {"type": t.name, "bpw": t.bpw}
+        if dispatch.can_encode(t):
+            lib.ggml_quantize_init(t.id)
+            if (SHARED / "golden").is_dir():
+                row |= {f"error {key}": value for key, value in errors(t, options).items()}
+            times = encode_times(lib, t, isas, options, runs)
+            row |= {f"speed {key}": times["peer"] / times[key] for key in times if key != "peer"}
+        if dispatch.can_decode(t):
+            times = decode_times(lib, t, isas, runs)
+            row |= {f"decode {key}": times["peer"] / times[key] for key in times if key != "peer"}
+        _native.use(None)
         yield row
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as one table per group of columns (error, speed, decode)."""
-    tables = []
-    for group in ("error im", "error noim", "speed im", "speed noim", "decode"):
-        columns = list(dict.fromkeys(key for row in rows for key in row if key.startswith(group + " ")))
-        chosen = [row for row in rows if any(c in row for c in columns)]
-        if not columns or not chosen:
-            continue
-        short = [c.removeprefix(group + " ") for c in columns]
-        lines = [f"| {group} | " + " | ".join(short) + " |", "|---|" + "---:|" * len(columns)]
-        digits = 4 if group.startswith("error") else 2
-        for row in chosen:
-            cells = (f"{row[c]:.{digits}f}" if c in row else "-" for c in columns)
-            lines.append(f"| {row['type']} | " + " | ".join(cells) + " |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
+def markdown(rows: list[dict[str, Any]], isas: list[str]) -> str:
+    """The rows as one table."""
+    best = NAMES[isas[-1]]
+    columns = {
+        "bpw": ("bpw", ".4g"),
+        "error im mean": ("error, imatrix", ".3f"),
+        "error noim mean": ("error, none", ".3f"),
+    }
+    columns |= {f"speed {isa}": (f"speed {NAMES[isa]}", ".1f") for isa in reversed(isas)}
+    columns |= {"speed fast": (f"`fast` {best}", ".1f"), f"decode {isas[-1]}": (f"decode {best}", ".1f")}
+    columns = {key: column for key, column in columns.items() if any(key in row for row in rows)}
+    lines = ["| type | " + " | ".join(title for title, _ in columns.values()) + " |", "|---|" + "---:|" * len(columns)]
+    for row in rows:
+        cells = []
+        for key, (_, form) in columns.items():
+            value = row.get(key, "-")
+            cells.append(value if isinstance(value, str) else format(value, form))
+        lines.append(f"| {row['type'].upper()} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def put_into_readme(table: str) -> None:
+    """Replaces the table that follows the marker."""
+    path = REPO / "README.md"
+    text, n = re.subn(re.escape(MARKER) + r"(?:\|.*\n)*", lambda _: MARKER + table, path.read_text())
+    if n != 1:
+        raise SystemExit(f"{path}: one line {MARKER.strip()} is needed")
+    path.write_text(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", default=",".join((*FLOATS, *LEGACY, *KQUANTS)))
-    parser.add_argument("--isa", default=",".join(_native.isas), help="instruction sets, comma-separated")
+    parser.add_argument("--types", default=",".join((*BLOCKS[len(LEGACY) :], *LEGACY)))
+    parser.add_argument("--isa", default=",".join(_native.isas), help="instruction sets, comma-separated, worst first")
     parser.add_argument("--effort", default="default")
     parser.add_argument("--objective", default="imatrix")
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--markdown", action="store_true", help="tables (default: one JSON object per type)")
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--markdown", action="store_true", help="a table (default: one JSON object per type)")
+    parser.add_argument("--readme", action="store_true", help="the table into README.md")
     args = parser.parse_args()
     if os.environ.get("GGUFTOOL_BACKEND") == "numba":
         parser.error("this measures the compiled kernels")
-    options = {"effort": args.effort, "objective": args.objective}
+    options, isas = {"effort": args.effort, "objective": args.objective}, args.isa.split(",")
     rows = []
-    for row in measure(args.types.split(","), args.isa.split(","), options, args.runs):
+    for row in measure(args.types.split(","), isas, options, args.runs):
         rows.append(row)
-        if not args.markdown:
+        if not (args.markdown or args.readme):
             print(json.dumps(row), flush=True)
     if args.markdown:
-        print(markdown(rows))
+        print(markdown(rows, isas), end="")
+    if args.readme:
+        put_into_readme(markdown(rows, isas))
 
 
 if __name__ == "__main__":

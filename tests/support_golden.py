@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from support_libggml import dequantize, libggml, quantize
 
 from gguftool.codecs import dispatch
 from gguftool.format.quanttypes import type_by_name
@@ -52,9 +53,24 @@ def golden_inputs(shared: Path) -> dict[str, Array]:
 
 @functools.cache
 def golden_blocks(shared: Path, type_name: str) -> dict[str, Array]:
-    """q_<set>_<im|noim> and dq_..., q_rand and dq_rand of a type, as the README beside them says."""
+    """q_<set>_<im|noim> and dq_..., q_rand and dq_rand of a type, as the README beside them says.
+
+    Where there is no such file libggml is asked, here and now (and there is no q_rand).
+    """
+    if type_name in NO_GOLDEN:
+        return _blocks_of_libggml(shared, type_name)
     with np.load(shared / "golden" / "ggml" / f"{type_name.upper()}.npz") as file:
         return {name: file[name] for name in file.files if name != "meta_json"}
+
+
+def _blocks_of_libggml(shared: Path, type_name: str) -> dict[str, Array]:
+    lib, inputs, found = libggml(), golden_inputs(shared), {}
+    for name in (*SETS, "edge"):
+        for key, a in (("im", inputs["edge_imatrix" if name == "edge" else "imatrix"]), ("noim", None)):
+            blocks = quantize(lib, type_name, inputs[name], a)
+            found[f"q_{name}_{key}"] = blocks
+            found[f"dq_{name}_{key}"] = dequantize(lib, type_name, blocks, inputs[name].shape[1])
+    return found
 
 
 @functools.cache
