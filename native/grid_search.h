@@ -93,6 +93,7 @@ GT_INLINE vi vi_where(vm m, vi a, vi b) { return vi_select(m, a, b); }
 /* ---- tables of halves ---- */
 
 #define ALL_HALVES 81
+#define ALL_FIRST 256 /* a first half's points, and the pairs of points that stand for both (grids_header.py) */
 #define ABOVE_ALL 0x1p120f
 
 /* table[p]: the cost of a half's point p (digit 0 least); level[t] holds the scaled levels. */
@@ -141,7 +142,7 @@ GT_INLINE void flipped_costs(const float *x, const float *w, const vf *level, in
 
 /* Both halves of one group, ready for GRID_..._ROWS. */
 typedef struct {
-    vf first[ALL_HALVES], second[ALL_HALVES];
+    vf first[ALL_FIRST], second[ALL_HALVES];
 } group_table;
 
 GT_INLINE void group_costs(const float *x, const float *w, const vf *level, int n_dims, int n_levels, group_table *g) {
@@ -158,6 +159,7 @@ GT_INLINE void group_flipped(const float *x, const float *w, const vf *level, in
 
 /* ---- the least cost of a group: GRID_<NAME>_ROWS(LEAST, AND) ---- */
 
+#define LEAST_PAIR(p, a, b) table->first[p] = vf_min(table->first[a], table->first[b]);
 #define AND(p) m = vf_min(m, table->first[p]);
 #define LEAST(s, f, rest)                               \
     {                                                   \
@@ -166,6 +168,9 @@ GT_INLINE void group_flipped(const float *x, const float *w, const vf *level, in
     }
 
 /* The same, and in `worse` the least cost with one wrong sign. */
+#define LEAST_ODD_PAIR(p, a, b)                                  \
+    table->first[p] = vf_min(table->first[a], table->first[b]);  \
+    wrong->first[p] = vf_min(wrong->first[a], wrong->first[b]);
 #define AND_ODD(p)                  \
     m = vf_min(m, table->first[p]); \
     n = vf_min(n, wrong->first[p]);
@@ -200,6 +205,7 @@ GT_INLINE void keep_row(found_row *r, vf cost, vf first, int second, vi wrong) {
     r->wrong = vi_where(wins, wrong, r->wrong);
 }
 
+#define FIND_PAIR LEAST_PAIR
 #define FIND(s, f, rest)                                            \
     {                                                               \
         vf m = table->first[f];                                     \
@@ -207,6 +213,7 @@ GT_INLINE void keep_row(found_row *r, vf cost, vf first, int second, vi wrong) {
     }
 
 /* In the lanes of `odd` with one wrong sign, in the others without. */
+#define FIND_ODD_PAIR LEAST_ODD_PAIR
 #define FIND_ODD(s, f, rest)                                                          \
     {                                                                                 \
         vf m = table->first[f], n = wrong->first[f];                                  \

@@ -89,7 +89,7 @@ static void fit_iq3_xxs(const grid_tile *t, const float b[LANES], grid_pick *pic
             vi first = costs[0].wrong + costs[1].right < costs[0].right + costs[1].wrong;
             for (int h = 0; h < 2; ++h) {
                 int at = 4 * (g + h) * LANES + o;
-                const group_table *table = &plain[h], *wrong = &flipped[h];
+                group_table *table = &plain[h], *wrong = &flipped[h];
                 vi odd = vi_load(t->odd + g / 2 * LANES + o) & (h ? ~first : first);
                 found_row found = NOTHING_FOUND;
                 GRID_IQ3_XXS_ROWS(FIND_ODD, AND_ODD)
