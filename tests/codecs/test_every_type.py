@@ -1,0 +1,172 @@
+"""What holds for every type that can be encoded: finite scales whatever comes in, zeros that stay zeros, the same bytes
+in every way, errors no larger than those of zeros, and the policy for importances that are zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_golden import BLOCKS, FP4, LEGACY, TERNARY, golden_inputs, rel_wmse, scale_values
+from support_search import awkward_importance, awkward_rows, in_every_way, lognormal
+
+from gguftool import _native
+from gguftool.codecs import dispatch, native
+from gguftool.errors import CodecError
+from gguftool.format.quanttypes import type_by_name
+
+Array = npt.NDArray[np.float32]
+
+NAMES = tuple(name for name in BLOCKS if dispatch.can_encode(type_by_name(name)))
+N = 512
+
+#: Ways to fill a block of 256 columns, of a row and of an importance. Each gets a generator.
+ROWS = {
+    "zeros": lambda rng: np.zeros(256),
+    "minus zeros": lambda rng: np.full(256, -0.0),
+    "normal": lambda rng: 0.02 * rng.standard_normal(256),
+    "heavy": lambda rng: 0.02 * rng.standard_t(3, 256),
+    "spike": lambda rng: np.where(np.arange(256) == rng.integers(256), rng.choice((-0.5, 3e38, 1e-30, 1e-45)), 0.0),
+    "spike in noise": lambda rng: 0.02 * rng.standard_normal(256) + 1e4 * (np.arange(256) == rng.integers(256)),
+    "constant": lambda rng: np.full(256, rng.choice((0.01, -3.0, 1e-30, 1e30, 3e38, -1e-45))),
+    "ternary": lambda rng: rng.choice((-0.7, 0.0, 0.7), 256) * rng.choice((1e-38, 1e-6, 1.0, 1e30)),
+    "one sign": lambda rng: np.abs(rng.standard_normal(256)),
+    "tiny": lambda rng: 1e-30 * rng.standard_normal(256),
+    "subnormal": lambda rng: 1e-45 * rng.integers(-4, 5, 256),
+    "large": lambda rng: 1e30 * rng.standard_normal(256),
+    "largest": lambda rng: 3e38 * rng.choice((-1.0, 0.0, 1.0), 256) * rng.random(256),
+    "all magnitudes": lambda rng: rng.standard_normal(256) * np.exp(25 * rng.standard_normal(256)),
+    "sub-blocks of zeros": lambda rng: 0.02 * rng.standard_normal(256) * np.repeat(rng.integers(0, 2, 16), 16),
+    "near half precision's end": lambda rng: 10.0 ** rng.uniform(-8, -4) * rng.standard_normal(256),
+}
+IMPORTANCES = {
+    "lognormal": lambda rng: np.exp(rng.standard_normal(256)),
+    "ones": lambda rng: np.ones(256),
+    "zeros": lambda rng: np.zeros(256),
+    "spike": lambda rng: np.where(np.arange(256) == rng.integers(256), rng.choice((1.0, 1e30, 1e-30)), 0.0),
+    "sub-blocks of zeros": lambda rng: rng.random(256) * np.repeat(rng.integers(0, 2, 16), 16),
+    "tiny": lambda rng: 1e-30 * rng.random(256),
+    "large": lambda rng: 1e30 * rng.random(256),
+    "all magnitudes": lambda rng: np.exp(25 * rng.standard_normal(256)),
+    "subnormal": lambda rng: 5e-324 * rng.integers(0, 4, 256),
+}
+
+
+def only_rounds(name: str, weighted: bool, effort: str) -> bool:
+    """Whether the encoder is the reference's rounding to the byte, with all its faults."""
+    if effort == "fast" and name in (*TERNARY, *FP4):
+        return True
+    return name == "q8_0" or (name in LEGACY and not weighted)
+
+
+def check(name: str, x: Array, a: npt.NDArray[np.float64] | None, objective: str, effort: str) -> None:
+    """What must hold for any rows and importances that are finite."""
+    n_cols = x.shape[1]
+    blocks = dispatch.encode(x, name, a, objective=objective, effort=effort)
+    y = dispatch.decode(blocks, name, n_cols)
+    assert np.isfinite(scale_values(blocks, name)).all()
+    assert np.isfinite(y).all()
+    size = type_by_name(name).block_size
+    idle = ~x.reshape(-1, size).any(axis=1)
+    assert not y.reshape(-1, size)[idle].any()
+    for r in range(len(x)):
+        row = dispatch.encode(x[r : r + 1], name, a, objective=objective, effort=effort)
+        assert row.tobytes() == blocks[r].tobytes(), "rows depend on each other"
+    for isa in _native.isas:
+        _native.use(isa)
+        again = dispatch.encode(x, name, a, objective=objective, effort=effort)
+        _native.use(native.isa())
+        assert again.tobytes() == blocks.tobytes(), isa
+    if objective == "imatrix" and not only_rounds(name, a is not None, effort):
+        w = np.ones(n_cols) if a is None else dispatch.prepare_importance(a)[0].astype(np.float64)
+        errors, signals = (w * (np.float64(x) - y) ** 2).sum(1), (w * np.float64(x) ** 2).sum(1)
+        assert (errors <= signals * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(
+    kinds=st.lists(st.sampled_from(sorted(ROWS)), min_size=4, max_size=4),
+    importances=st.none() | st.lists(st.sampled_from(sorted(IMPORTANCES)), min_size=2, max_size=2),
+    seed=st.integers(0, 2**32 - 1),
+    objective=st.sampled_from(dispatch.OBJECTIVES),
+    effort=st.sampled_from(dispatch.EFFORTS),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_comes_in(
+    name: str, kinds: list[str], importances: list[str] | None, seed: int, objective: str, effort: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([ROWS[kind](rng) for kind in kinds]).reshape(2, N)
+    a = None if importances is None else np.concatenate([IMPORTANCES[kind](rng) for kind in importances])
+    check(name, np.clip(rows, -3.4e38, 3.4e38).astype(np.float32), a, objective, effort)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_edge_set_and_awkward_rows(shared: Path, name: str) -> None:
+    inputs = golden_inputs(shared)
+    for effort in dispatch.EFFORTS:
+        for objective in dispatch.OBJECTIVES if effort == "default" else ("imatrix",):
+            for a in (inputs["edge_imatrix"].astype(np.float64), None):
+                check(name, inputs["edge"], a, objective, effort)
+            for a in (awkward_importance(N).astype(np.float64), None):
+                check(name, awkward_rows(N), a, objective, effort)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_way_gives_the_same_bytes(name: str) -> None:
+    x = np.concatenate([awkward_rows(N), (0.02 * np.random.default_rng(2).standard_t(4, (4, N))).astype(np.float32)])
+    for a in (lognormal(N), awkward_importance(N), None):
+        for objective in dispatch.OBJECTIVES:
+            for effort in ("fast", "default"):
+                found = in_every_way(x, name, a, objective, effort)
+                assert len(set(found.values())) == 1, (objective, effort, a is None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unobserved_columns(name: str) -> None:
+    """A slice of zeros is fitted as if unweighted, a block as if of average importance, a sub-block well enough."""
+    x, a = np.random.default_rng(6).standard_normal((4, N)).astype(np.float32), lognormal(N).astype(np.float64)
+    even = dispatch.encode(x, name, np.ones(N))
+    assert dispatch.encode(x, name, np.zeros(N)).tobytes() == even.tobytes()
+    a[:256] = 0
+    blocks = dispatch.encode(x, name, a)
+    a[:256] = np.cumsum(a)[-1] / N
+    assert blocks.tobytes() == dispatch.encode(x, name, a).tobytes()
+    a[32:64] = 0
+    weighted, plain = (dispatch.decode(dispatch.encode(x, name, v), name, N) for v in (a, np.ones(N)))
+    part = np.s_[:, 32:64]
+    assert ((x[part] - weighted[part]) ** 2).sum() < 3 * ((x[part] - plain[part]) ** 2).sum()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_importances_count_by_their_ratios(name: str) -> None:
+    x, a = (0.02 * np.random.default_rng(7).standard_t(4, (2, N))).astype(np.float32), lognormal(N).astype(np.float64)
+    blocks = dispatch.encode(x, name, a)
+    for factor in (2.0**-100, 2.0**100):
+        assert dispatch.encode(x, name, a * factor).tobytes() == blocks.tobytes()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*FP4, "q8_0")])  # which cannot, or may not
+def test_small_weights_do_not_collapse(name: str) -> None:
+    z, a = np.random.default_rng(6).standard_normal((4, 1024)), lognormal(1024)
+
+    def error(deviation: float) -> float:
+        x = (deviation * z).astype(np.float32)
+        return rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 1024), a)
+
+    assert error(1e-4) < 1.1 * error(0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
+def test_nan_and_infinity_are_refused(name: str, bad: float) -> None:
+    x, a = (0.02 * np.random.default_rng(1).standard_normal((4, N))).astype(np.float32), np.ones(N)
+    a[300] = bad
+    with pytest.raises(CodecError, match="importance of column 300 is"):
+        dispatch.encode(x, name, a)
+    x[3, 500] = bad
+    with pytest.raises(CodecError, match="row 3, column 500"):
+        dispatch.encode(x, name)
