@@ -5,10 +5,11 @@
  *
  * The reference's Q1_0 has the mean magnitude for d and looks at no importance; with weights w the best d is
  * sum w|x| / sum w, and that is all there is to choose. Its Q2_0 has the largest magnitude for d, so that most
- * weights become 0 and the level 2d is never used. Effort fast is that, to the byte. Otherwise Q2_0 is a symmetric block
- * with codes l = 1 - q in -2 .. 1 and a scale -d of either sign, and symmetric_search.h finds the scale, sixteen blocks
- * side by side: a spread of candidates of both signs, least squares, rounding to binary16, the codes chosen again, and
- * only what can be stored compared.
+ * weights become 0 and the level 2d is never used. Effort fast is that, to the byte. Otherwise d is searched for,
+ * sixteen blocks side by side: candidates of both signs between the mean magnitude and the largest, each with its
+ * least-squares fit. The codes of a d are known by three comparisons, |x| >= d / 2 for either sign and x >= 3 d / 2 or
+ * x <= -3 d / 2 for the level 2, and the error by the sums over what passes them. The best is then rounded to
+ * binary16, fitted again, rounded again, and only what can be stored is compared.
  */
 #ifndef GGUFTOOL_LOWBIT_H
 #define GGUFTOOL_LOWBIT_H
@@ -51,6 +52,16 @@ GT_INLINE void put_capped(const float *x, int n, float largest, void (*put)(cons
         largest = F16_MAX;
     }
     put(x, largest, inverse_or_zero(largest), out);
+}
+
+/* sum + v where a >= least. */
+GT_INLINE vf add_above(vf sum, vf a, vf least, vf v) {
+#if VW == 16
+    return (vf)_mm512_mask_add_ps((__m512)sum, _mm512_cmp_ps_mask((__m512)a, (__m512)least, _CMP_GE_OQ), (__m512)sum,
+                                  (__m512)v);
+#else
+    return sum + (vf)((vi)v & (a >= least));
+#endif
 }
 
 /* ---- q1_0 ---- */
@@ -172,77 +183,122 @@ static void put_q2_0_plain(const float *x, float d, float inverse, uint8_t *out)
     put_pairs(codes, out + 2);
 }
 
-/* Codes of the symmetric scale s = -d. */
-static void put_q2_0(const float *x, float s, uint8_t *out) {
+static void put_q2_0(const float *x, float d, uint8_t *out) {
     uint8_t codes[Q2_BLOCK];
-    float inverse = s != 0.0f ? 1.0f / s : 0.0f;
+    float inverse = d != 0.0f ? 1.0f / d : 0.0f;
     for (int i = 0; i < Q2_BLOCK; i += 32) {
         vi q[GT_NV(32)];
         for (int k = 0; k < GT_NV(32); ++k)
-            q[k] = (MAGIC_BITS + 1) - code_bits(vf_load(x + i + k * VW) * inverse, -2, 1);
+            q[k] = code_bits(vf_load(x + i + k * VW) * inverse, -1, 2) - (MAGIC_BITS - 1);
         vi_store_bytes32(codes + i, q);
     }
-    u16_store(out, f16_from_scale(-s + 0.0f));
+    u16_store(out, f16_from_scale(d));
     put_pairs(codes, out + 2);
 }
 
 /* ---- q2_0: choosing the scale ---- */
 
+/* How far a search goes: so many d between low times the mean magnitude and high times the largest one, in geometric
+ * steps, each with both signs; then so many least-squares fits. */
 typedef struct {
-    spread first;  /* around the scale that puts the largest weight on -2 */
-    spread second; /* around the best of these */
-    int refits;    /* then by least squares, rounded */
+    float low, high;
+    int roots; /* 2^roots candidates */
+    int refits;
 } q2_plan;
 
-static const q2_plan Q2_DEFAULT = {SPREAD(0.2f, 1.1f, 10, 1), NO_SPREAD, 2};
-static const q2_plan Q2_BEST = {SPREAD(0.02f, 1.6f, 160, 1), SPREAD(0.95f, 1.05f, 16, 1), 4};
+static const q2_plan Q2_DEFAULT = {0.9f, 0.9f, 3, 1};
+static const q2_plan Q2_BEST = {0.4f, 1.1f, 7, 6};
 
-/* Sixteen blocks on their sides: row i holds element i of each, every block scaled by its own power of two. */
+/* Sixteen blocks on their sides: row i holds element i of each. */
 typedef struct {
-    float x[Q2_BATCH], w[Q2_BATCH];
-    float power[LANES], largest[LANES]; /* the latter with the sign of the scale that puts this element on -2 */
-    float s[LANES];                     /* what the search found */
+    float x[Q2_BATCH], w[Q2_BATCH], wa[Q2_BATCH]; /* wa = w|x| */
+    float mean[LANES], largest[LANES];            /* of |x|, the mean by weight */
+    float d[LANES];                               /* what the search found */
 } __attribute__((aligned(64))) q2_tile;
 
 static void fill_q2(q2_tile *t, const float *x, const float *w) {
     transpose(x, Q2_BLOCK, Q2_BLOCK, t->x);
-    cut_far(t->x, Q2_BATCH);
     if (w) transpose(w, Q2_BLOCK, Q2_BLOCK, t->w);
-    else
-        for (int i = 0; i < Q2_BATCH; i += VW) vf_store(t->w + i, vf_set1(1.0f));
     for (int o = 0; o < LANES; o += VW) {
-        vf high = {0}, low = {0};
-        for (int i = 0; i < Q2_BLOCK; ++i) {
-            vf v = vf_load(t->x + i * LANES + o);
-            high = vf_max(high, v);
-            low = vf_min(low, v);
+        vf top = {0}, sum = {0}, weights = {0};
+        for (int i = o; i < Q2_BATCH; i += LANES) {
+            vf v = vf_min(vf_max(vf_load(t->x + i), vf_set1(-FAR)), vf_set1(FAR)), a = vf_abs(v);
+            vf weight = w ? vf_load(t->w + i) : vf_set1(1.0f), product = weight * a;
+            top = vf_max(top, a);
+            sum += product;
+            weights += weight;
+            vf_store(t->x + i, v);
+            vf_store(t->w + i, weight);
+            vf_store(t->wa + i, product);
         }
-        vf largest = vf_max(high, -low), power = power_of_two_of(largest), inverse = inverse_power(power);
-        for (int i = 0; i < Q2_BLOCK; ++i) vf_store(t->x + i * LANES + o, vf_load(t->x + i * LANES + o) * inverse);
-        vf_store(t->power + o, power);
-        vf_store(t->largest + o, vf_max(largest * inverse, vf_set1(LEAST_SCALE)) * sign_of(-low - high));
+        vf_store(t->largest + o, top);
+        vf_store(t->mean + o, sum * inverse_of(weights));
     }
+}
+
+/* The codes l that go with a d, as sum w x l and sum w l^2. */
+typedef struct {
+    vf xl, ll;
+} q2_sums;
+
+/* For d > 0 and for -d. The level 2 is on the side of d's sign. */
+GT_INLINE void sums_of_both(const q2_tile *t, int o, vf d, q2_sums *plus, q2_sums *minus) {
+    vf xl = {0}, ll = {0}, up_xl = {0}, up_ll = {0}, down_xl = {0}, down_ll = {0}, one = d * 0.5f, two = d * 1.5f;
+    for (int i = o; i < Q2_BATCH; i += LANES) {
+        vf x = vf_load(t->x + i), w = vf_load(t->w + i), wa = vf_load(t->wa + i), a = vf_abs(x), y = -x;
+        xl = add_above(xl, a, one, wa);
+        ll = add_above(ll, a, one, w);
+        up_xl = add_above(up_xl, x, two, wa);
+        up_ll = add_above(up_ll, x, two, w);
+        down_xl = add_above(down_xl, y, two, wa);
+        down_ll = add_above(down_ll, y, two, w);
+    }
+    *plus = (q2_sums){xl + up_xl, ll + up_ll * 3.0f};
+    *minus = (q2_sums){xl + down_xl, ll + down_ll * 3.0f};
+}
+
+/* For d of any sign; xl has the sign that makes xl / ll a magnitude. */
+GT_INLINE q2_sums sums_of(const q2_tile *t, int o, vf d) {
+    q2_sums s = {{0}, {0}};
+    vf up_xl = {0}, up_ll = {0}, size = vf_abs(d), one = size * 0.5f, two = size * 1.5f;
+    vi sign = (vi)d & (int32_t)0x80000000;
+    for (int i = o; i < Q2_BATCH; i += LANES) {
+        vf x = vf_load(t->x + i), w = vf_load(t->w + i), wa = vf_load(t->wa + i), toward = (vf)((vi)x ^ sign);
+        s.xl = add_above(s.xl, vf_abs(x), one, wa);
+        s.ll = add_above(s.ll, vf_abs(x), one, w);
+        up_xl = add_above(up_xl, toward, two, wa);
+        up_ll = add_above(up_ll, toward, two, w);
+    }
+    return (q2_sums){s.xl + up_xl, s.ll + up_ll * 3.0f};
+}
+
+/* Keeps the least-squares d of these codes, by how much it lowers the error against zeros. */
+GT_INLINE void keep_fit(found *best, q2_sums s, float sign) {
+    vf d = s.xl * inverse_of(s.ll), gain = d * s.xl;
+    keep(best, gain > best->score, gain, d * sign);
 }
 
 GT_INLINE void choose_q2(q2_tile *t, const q2_plan *p) {
     for (int o = 0; o < LANES; o += VW) {
-        const float *x = t->x + o, *w = t->w + o;
-        vf power = vf_load(t->power + o), xl, ll;
-        found best = {vf_set1(HOPELESS), {0}};
-        best = search_spread(x, w, Q2_BLOCK, vf_load(t->largest + o) * 0.5f, &p->first, 2, best);
-        best = search_spread(x, w, Q2_BLOCK, best.s, &p->second, 2, best);
-        moments_of(x, w, Q2_BLOCK, vf_set1(1.0f) / best.s, 2, &xl, &ll);
-        vf fit = xl * inverse_of(ll);
-        best = (found){energy_of(x, w, Q2_BLOCK), {0}};
-        for (int r = 0;; ++r) {
-            vf s = round_to_f16(vf_abs(fit) * power) * sign_of(fit) * (1.0f / power), inverse = vf_set1(1.0f) / s;
-            vf e = error_of(x, w, Q2_BLOCK, inverse, 2) * (s * s);
-            keep(&best, e < best.score, e, s);
-            if (r == p->refits) break;
-            moments_of(x, w, Q2_BLOCK, inverse, 2, &xl, &ll);
-            fit = xl * inverse_of(ll);
+        vf low = vf_load(t->mean + o) * p->low, step = vf_load(t->largest + o) * p->high * inverse_of(low);
+        for (int k = 0; k < p->roots; ++k) step = vf_sqrt(step);
+        found best = {{0}, {0}}, real = {{0}, {0}};
+        vf d = low * vf_sqrt(step);
+        for (int k = 0; k < 1 << p->roots; ++k, d *= step) {
+            q2_sums plus, minus;
+            sums_of_both(t, o, d, &plus, &minus);
+            keep_fit(&real, plus, 1.0f);
+            keep_fit(&real, minus, -1.0f);
         }
-        vf_store(t->s + o, best.s * power);
+        d = real.s;
+        for (int r = 0; r <= p->refits; ++r) {
+            d = round_to_f16(vf_abs(d)) * sign_of(d);
+            q2_sums s = sums_of(t, o, d);
+            vf size = vf_abs(d), gain = size * (s.xl * 2.0f - size * s.ll);
+            keep(&best, gain > best.score, gain, d);
+            d = s.xl * inverse_of(s.ll) * sign_of(d);
+        }
+        vf_store(t->d + o, best.s);
     }
 }
 
@@ -260,7 +316,7 @@ static void search_q2(const float *x, const float *w, int blocks, const q2_plan 
     }
     fill_q2(&t, x, w);
     choose_q2(&t, p);
-    for (int j = 0; j < blocks; ++j) put_q2_0(x + j * Q2_BLOCK, t.s[j], out + 18 * j);
+    for (int j = 0; j < blocks; ++j) put_q2_0(x + j * Q2_BLOCK, t.d[j], out + 18 * j);
 }
 
 static void q2_0_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {

@@ -49,6 +49,16 @@ def awkward_rows(n: int) -> Array:
     return np.clip(x, -3.4e38, 3.4e38).astype(np.float32)
 
 
+def wild_rows(seed: int, n: int) -> Array:
+    """Eight rows of any magnitude: smooth, steep, or of few values, some with many zeros of either sign."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((8, n)) * np.exp(rng.choice((0, 1, 4), (8, 1)) * rng.standard_normal((8, n)))
+    few = np.rint(x / np.abs(x).max(1, keepdims=True) * rng.choice((1, 2, 3, 6, 12, 14, 24), (8, 1)))
+    x = np.where(rng.random((8, 1)) < 0.3, few, x) * np.exp2(np.rint(rng.uniform(-150, 124, (8, 1))))
+    x[rng.random((8, n)) < rng.choice((0, 0.5), (8, 1))] = rng.choice((0.0, -0.0))
+    return np.clip(x, -3.4e38, 3.4e38).astype(np.float32)
+
+
 def in_every_way(x: Array, name: str, a: Array | None, objective: str, effort: str) -> dict[str, bytes]:
     """The blocks' bytes of each instruction set, and of numba where it has an encoder for the type."""
     found = {}
