@@ -13,6 +13,8 @@
 #define LARGEST_SCALE 65504.0f
 #define TINY_WEIGHT 0x1p-60f
 #define FAR 0x1p30f
+#define UNIT 0x1p-17f       /* of errors as integers: this much of the energy */
+#define NO_ENERGY 0x1p-100f /* so little that it has no unit */
 #define OUTLIER 8.0f /* a weight that is so many times the root mean square does not set the scale */
 
 /* ---- the tile ---- */
@@ -81,6 +83,11 @@ void GT_FN(gt_grid_fill)(grid_tile *t, const grid_type *type, const float *x, co
             most = vf_max(most, vf_abs(v));
         }
         vf_store(t->size + o, vf_min(most, vf_sqrt(xx / sum) * OUTLIER));
+        vf_store(t->unit + o, xx * UNIT);
+        vm some = vm_less(vf_set1(NO_ENERGY), xx);
+        vf per_unit = vf_where(some, vf_set1(1.0f) / (vf_where(some, xx, vf_set1(1.0f)) * UNIT), (vf){0});
+        for (int i = 0; i < type->sub; ++i)
+            vf_store(t->root + i * LANES + o, vf_sqrt(vf_load(t->w + i * LANES + o) * per_unit));
     }
 }
 
@@ -120,14 +127,14 @@ static void lowest_points(const valley *v, const grid_tile *t, float step, scale
     }
 }
 
-static void first_scales(const grid_tile *t, const grid_type *type, const grid_plan *p, scales *s) {
+static void first_scales(const grid_tile *t, grid_cost cost, const grid_plan *p, scales *s) {
     valley v;
     float window[3][LANES];
     for (int k = 0; k < p->count; ++k) {
         float b[LANES];
         for (int j = 0; j < LANES; ++j) b[j] = t->size[j] * (p->from + (float)k * p->step);
         float *error = window[k % 3], *last = window[(k + 2) % 3], *older = window[(k + 1) % 3];
-        type->cost(t, b, error);
+        cost(t, b, error);
         for (int j = 0; k >= 2 && j < LANES; ++j)
             if (k == 2 || last[j] < v.least[j]) {
                 v.before[j] = older[j];
@@ -180,9 +187,9 @@ static void keep_better(holder *best, const float d[LANES], const float c[LANES]
 }
 
 /* The best codes in a window around the own scales, for each lane's d. */
-static void search(const grid_tile *t, const grid_type *type, const scales *s, const float d[LANES], int low, int width,
+static void search(const grid_tile *t, const grid_type *type, grid_cost cost, const scales *s, const float d[LANES], int low, int width,
                    int lanes, holder *best) {
-    float b[LANES], e[LANES], c[LANES], error[LANES];
+    float b[LANES], e[LANES] = {0}, c[LANES], error[LANES];
     for (int k = 0; k < width; ++k) {
         float code[LANES];
         for (int j = 0; j < LANES; ++j) {
@@ -190,7 +197,7 @@ static void search(const grid_tile *t, const grid_type *type, const scales *s, c
             code[j] = code_near(v < 64.0f ? v : 64.0f, low + k, type->top);
             b[j] = d[j] * (2.0f * code[j] + 1.0f);
         }
-        type->cost(t, b, e);
+        if (cost) cost(t, b, e);
         for (int j = 0; j < LANES; ++j)
             if (k == 0 || e[j] < error[j]) error[j] = e[j], c[j] = code[j];
     }
@@ -201,23 +208,30 @@ static void set_d(float d[LANES], int u, int lanes, float value) {
     for (int j = u * lanes; j < (u + 1) * lanes; ++j) d[j] = value;
 }
 
-void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *out) {
+void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, const grid_plan *p,
+                                    grid_solution *out) {
     int lanes = SUPER / type->sub;
     scales s;
     holder best = {{{0}, {0}}, {ABOVE_ALL, ABOVE_ALL}};
     float d[LANES], center[LANES];
-    first_scales(t, type, p, &s);
+    first_scales(t, scan, p, &s);
     for (int u = 0; u < LANES / lanes; ++u)
         set_d(d, u, lanes, first_d(&s, u * lanes, lanes, type, p, t->power[u]));
-    search(t, type, &s, d, p->low, p->width, lanes, &best);
+    /* without other d to compare with there is no need for exact errors, and without other codes for none at all */
+    grid_cost cost = p->starts ? type->cost : p->width > 1 ? scan : NULL;
+    search(t, type, cost, &s, d, p->low, p->width, lanes, &best);
     memcpy(center, d, sizeof center);
     for (int k = 0; k < p->starts; ++k) {
         float factor = p->start_from + (float)k * p->start_step;
         for (int u = 0; u < LANES / lanes; ++u)
             set_d(d, u, lanes, storable(center[u * lanes] * factor, t->power[u]));
-        search(t, type, &s, d, p->start_low, p->start_width, lanes, &best);
+        search(t, type, type->cost, &s, d, p->start_low, p->start_width, lanes, &best);
     }
     *out = best.s;
+}
+
+void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *out) {
+    GT_FN(gt_grid_scan_and_choose)(t, type, type->cost, p, out);
 }
 
 void GT_FN(gt_grid_round)(const grid_tile *t, const grid_type *type, grid_solution *s, grid_pick *pick) {

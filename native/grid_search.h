@@ -34,6 +34,8 @@ typedef struct {
     int32_t odd[4 * LANES];   /* per group of eight: -1 where the number of negative weights is odd */
     uint8_t signs[4 * LANES]; /* per group of eight: its negative weights */
     float size[LANES];        /* max |x|, but not much more than the root of the weighted mean of x^2 */
+    float unit[LANES];        /* of errors as integers (grid_scan.h), and root: sqrt(w / unit) */
+    float root[TILE];
     float power[2];           /* per super-block */
 } __attribute__((aligned(64))) grid_tile;
 
@@ -45,10 +47,11 @@ typedef struct {
 } __attribute__((aligned(64))) grid_pick;
 
 /* What the search over scales knows of a type. `cost` gives each lane's error at the scale b[lane], `fit` the rows. */
+typedef void (*grid_cost)(const grid_tile *t, const float b[LANES], float error[LANES]);
 typedef struct {
     int sub; /* weights of a sub-block */
     int top; /* c is in 0 .. top */
-    void (*cost)(const grid_tile *t, const float b[LANES], float error[LANES]);
+    grid_cost cost;
     void (*fit)(const grid_tile *t, const float b[LANES], grid_pick *pick);
 } grid_type;
 
@@ -73,6 +76,9 @@ typedef struct {
 void GT_FN(gt_grid_fill)(grid_tile *t, const grid_type *type, const float *x, const float *w, int blocks, int objective,
                          float mean_factor, int has_signs);
 void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *best);
+/* The same with a faster `scan` instead of type->cost wherever only scales of one sub-block are compared. */
+void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, const grid_plan *p,
+                                    grid_solution *best);
 /* The best rows for a solution, and then the least-squares d for these rows, in real size. */
 void GT_FN(gt_grid_round)(const grid_tile *t, const grid_type *type, grid_solution *s, grid_pick *pick);
 

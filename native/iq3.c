@@ -1,8 +1,23 @@
 /* Encoders of IQ3_XXS and IQ3_S: super-blocks of 256 weights, a scale for every 32, a codebook for every four. */
-#include "grid_search.h"
+#include "grid_scan.h"
 #include "grids.h"
 
 #define GROUPS 8 /* groups of four weights in a sub-block of 32 */
+
+static void scan_iq3_s(const grid_tile *t, const float b[LANES], float error[LANES]) {
+    for (int o = 0; o < LANES; o += VH) {
+        scan_scales scales = scales_to_scan(t, b, o);
+        scan_sums sums = {{{0}}};
+        for (int g = 0; g < GROUPS; ++g) {
+            scan_table plain, *table = &plain;
+            vh best = VH_MOST;
+            scan_group(t, 4 * g * LANES + o, &scales, 2, 8, ODD_LEVELS, table);
+            GRID_IQ3_S_ROWS(SCAN, SCAN_AND)
+            for (int u = 0; u < PARTS; ++u) sums.part[u] += vh_part(best, u);
+        }
+        scan_total(t, &sums, o, error);
+    }
+}
 
 static void cost_iq3_s(const grid_tile *t, const float b[LANES], float error[LANES]) {
     for (int o = 0; o < LANES; o += VW) {
@@ -55,6 +70,27 @@ GT_INLINE two_costs costs_iq3_xxs(const grid_tile *t, int at, const vf *level, i
     }
     GRID_IQ3_XXS_ROWS(LEAST_ODD, AND_ODD)
     return (two_costs){best, worse};
+}
+
+static void scan_iq3_xxs(const grid_tile *t, const float b[LANES], float error[LANES]) {
+    for (int o = 0; o < LANES; o += VH) {
+        scan_scales scales = scales_to_scan(t, b, o);
+        scan_sums sums = {{{0}}};
+        vh more = {0};
+        for (int g = 0; g < GROUPS; ++g) {
+            scan_table plain, flipped, *table = &plain, *wrong = &flipped;
+            vh best = VH_MOST, worse = best;
+            scan_group(t, 4 * g * LANES + o, &scales, 2, 8, IQ3_XXS_LEVELS, table);
+            scan_group_flipped(t, 4 * g * LANES + o, &scales, 2, 8, IQ3_XXS_LEVELS, table, wrong);
+            GRID_IQ3_XXS_ROWS(SCAN_ODD, SCAN_AND_ODD)
+            more = g % 2 ? vh_min(more, worse - best) : worse - best;
+            for (int u = 0; u < PARTS; ++u) {
+                sums.part[u] += vh_part(best, u);
+                if (g % 2) sums.part[u] += vi_load(t->odd + g / 2 * LANES + o + u * VW) & vh_part(more, u);
+            }
+        }
+        scan_total(t, &sums, o, error);
+    }
 }
 
 static void cost_iq3_xxs(const grid_tile *t, const float b[LANES], float error[LANES]) {
@@ -156,7 +192,7 @@ static void pack_iq3_xxs(const grid_tile *t, const grid_pick *pick, const float 
             grid_solution s;                                                                                      \
             grid_pick pick;                                                                                       \
             GT_FN(gt_grid_fill)(&t, &TYPE##_TYPE, x + i, w ? w + i : NULL, blocks, opt->objective, 2.0f, 1);      \
-            GT_FN(gt_grid_choose)(&t, &TYPE##_TYPE, &TYPE[opt->effort], &s);                                      \
+            GT_FN(gt_grid_scan_and_choose)(&t, &TYPE##_TYPE, scan_##type, &TYPE[opt->effort], &s);                \
             GT_FN(gt_grid_round)(&t, &TYPE##_TYPE, &s, &pick);                                                    \
             for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&t, &pick, s.c, 8 * u, s.d[8 * u], out); \
         }                                                                                                         \
