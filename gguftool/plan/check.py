@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gguftool.errors import CodecError
-from gguftool.format.quanttypes import QuantType
+from gguftool.format.quanttypes import TYPES, QuantType
 from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Move, Plan
 
@@ -142,12 +142,22 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
             return False
         return needs_importance(move.type, facts.file_type, move.name)
 
-    for (target,), names in _grouped(plan, lacking, lambda m: (m.type,)):
+    groups = dict(_grouped(plan, lacking, lambda m: (m.type,)))
+    if groups:
+        types = " and ".join(target.name for (target,) in groups) + (" need" if len(groups) > 1 else " needs")
+        names = _some([name for group in groups.values() for name in group])
+        content = [t.name for t in TYPES if _made_everywhere(t) and not needs_importance(t, facts.file_type, "")]
+        others = f"a type that needs none: {', '.join(sorted(content, key=str.lower))}"
         if facts.importances is None:
-            yield f"{target.name} needs an importance matrix ({_some(names)}): give one with --imatrix, or another type"
+            yield f"{types} an importance matrix ({names}): give one with --imatrix, or choose {others}"
         else:
-            yield f"{target.name} needs importances, and the imatrix has none for {_some(names)}: choose another type"
+            yield f"{types} importances, and the imatrix has none for {names}: choose {others}"
     yield from _misfits(plan, facts.importances)
+
+
+def _made_everywhere(t: QuantType) -> bool:
+    """Whether it is a block type that llama.cpp reads, too."""
+    return t.is_target and t.kind == "quant" and t.runtime != "ik"
 
 
 def _misfits(plan: Plan, importances: Importances | None) -> Iterable[str]:

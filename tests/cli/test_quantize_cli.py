@@ -219,3 +219,25 @@ def test_a_signal_leaves_what_is_done_and_says_how_to_go_on(tmp_path: Path, numb
     assert re.search(r"resumed: \d+ of \d+ pieces of work", resumed.stdout)
     call("quantize", "m.gguf", "again.gguf", "q8_0", cwd=tmp_path)
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "o.gguf").read_bytes()
+
+
+def test_a_type_that_needs_an_imatrix_is_refused_in_one_line(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", n_layer=1)
+    done = call("quantize", "--pure", "m.gguf", "o.gguf", "iq3_xxs", cwd=tmp_path, status=1)
+    (line,) = done.stderr.splitlines()
+    assert "iq3_xxs needs an importance matrix (" in line and "needs none: iq3_s, iq4_nl, iq4_xs," in line
+    assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_idle_importances_are_told(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", n_layer=1)
+    write_imatrix(
+        tmp_path / "i.gguf", {name: shape for name, shape in shapes(1, 256, 512, 64).items() if len(shape) > 1}
+    )
+    at = (tmp_path / "i.gguf").read_bytes()
+    with open_model(tmp_path / "i.gguf") as imatrix:
+        raw = imatrix.read(imatrix.tensor("blk.0.attn_k.weight.in_sum2"))
+    assert at.count(raw) == 1
+    (tmp_path / "i.gguf").write_bytes(at.replace(raw, bytes(len(raw))))
+    said = call("quantize", "m.gguf", "o.gguf", "iq3_s", "--imatrix", "i.gguf", cwd=tmp_path).stdout
+    assert "1 importance blocks of 1 tensors were never observed and fitted evenly" in said

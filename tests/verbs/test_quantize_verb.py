@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,43 @@ def test_every_problem_at_once_and_nothing_written(tmp_path: Path, monkeypatch: 
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("type_name", "needy"),
+    [
+        ("iq1_s", "iq1_s"),
+        ("iq1_m", "iq1_m"),
+        ("iq2_xxs", "iq2_xxs"),
+        ("iq2_xs", "iq2_xs"),
+        ("iq2_s", "iq2_xs"),
+        ("iq2_m", "iq2_s"),
+        ("iq3_xxs", "iq3_xxs"),
+        ("iq3_xs", "iq3_xxs"),
+        ("q2_k_s", "q2_K"),
+    ],
+)
+def test_a_mixture_that_needs_importances_is_refused_in_one_line_that_says_what_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_name: str, needy: str
+) -> None:
+    monkeypatch.setattr(dispatch, "can_encode", lambda kind: True)
+    path = write_model(tmp_path / "m.gguf", n_layer=2)
+    with pytest.raises(PlanError) as found:
+        gguftool.quantize(path, tmp_path / "o.gguf", type_name)
+    (line,) = found.value.problems
+    assert "\n" not in line and re.match(rf"(.* and )?{needy}( and .*)? needs? an importance matrix \(blk\.0\.", line)
+    assert "give one with --imatrix, or choose a type that needs none: iq3_s, iq4_nl, iq4_xs, " in line
+    others = line.partition("needs none: ")[2].split(", ")
+    assert "tq2_0" in others and ("q2_K" in others) is (type_name != "q2_k_s")
+    assert not {"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs"} & set(others)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.mark.parametrize("type_name", ["iq3_s", "iq3_m", "iq4_nl", "iq4_xs", "q2_k", "tq1_0", "tq2_0"])
+def test_a_mixture_that_needs_none_is_made_without(tmp_path: Path, type_name: str) -> None:
+    path = write_model(tmp_path / "m.gguf", n_layer=2)
+    result = gguftool.quantize(path, tmp_path / "o.gguf", type_name)
+    assert result.unobserved == 0 and {row.type for row in result.rows} & {type_name.replace("_m", "_s"), "q2_K"}
+
+
 def test_types_that_need_importances_are_refused_without(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.gguf", n_layer=1)
     with pytest.raises(PlanError, match="q2_K needs an importance matrix"):
@@ -225,17 +263,38 @@ def test_an_output_that_exists_needs_force(tmp_path: Path) -> None:
         gguftool.quantize(path, tmp_path / "link", "q8_0", force=True)
 
 
-def test_an_imatrix_with_impossible_values_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "shown"), [(-1, "-1"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_an_imatrix_with_impossible_values_is_refused(tmp_path: Path, value: float, shown: str) -> None:
     path = write_model(tmp_path / "m.gguf", n_layer=1)
     sums = np.ones((1, 256), np.float32)
-    sums[0, 9] = -1
+    sums[0, 9] = value
     kind = type_by_name("f32")
     tensors = [("output.weight.in_sum2", sums, (1, 256), kind), ("output.weight.counts", sums[:, :1], (1, 1), kind)]
     entries = {"general.type": text("imatrix"), "imatrix.chunk_count": u32(1), "imatrix.chunk_size": u32(1)}
     entries["imatrix.datasets"] = MetaValue.of(["x"], ValueType.ARRAY, ValueType.STRING)
     write_gguf(tmp_path / "i.gguf", keys(1, 1, 1).replaced(entries), tensors)
-    with pytest.raises(ImatrixError, match=r"output\.weight"):
-        gguftool.quantize(path, tmp_path / "o", "q8_0", imatrix=tmp_path / "i.gguf")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ImatrixError, match=rf"output\.weight.*column 9: {shown} is not a sum") as found:
+        gguftool.quantize(path, tmp_path / "o", "iq3_s", imatrix=tmp_path / "i.gguf")
+    assert "\n" not in str(found.value) and sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("type_name", ["iq3_s", "iq4_nl", "mxfp4_moe", "tq2_0"])
+def test_idle_importances_are_counted(tmp_path: Path, type_name: str) -> None:
+    """Half of one tensor's columns, and one expert of four that no token reached."""
+    path = write_model(tmp_path / "m.gguf", n_layer=1, width=512, n_expert=4)
+    shape = {name: shape for name, shape in shapes(1, 512, 512, 64, 4).items() if len(shape) > 1}
+    write_imatrix(tmp_path / "full.gguf", shape)
+    with open_model(tmp_path / "full.gguf") as full:
+        held = {t.name: np.frombuffer(full.read(t), np.float32).reshape(t.shape).copy() for t in full.tensors}
+        held["blk.0.attn_q.weight.in_sum2"][..., :256] = 0
+        held["blk.0.ffn_up_exps.weight.in_sum2"][2] = 0
+        rows = [(name, values, values.shape, type_by_name("f32")) for name, values in held.items()]
+        write_gguf(tmp_path / "i.gguf", full.metadata, rows)
+    result = gguftool.quantize(path, tmp_path / "o.gguf", type_name, imatrix=tmp_path / "i.gguf")
+    counted = {row.name: row.unobserved for row in result.rows if row.unobserved}
+    assert counted == {"blk.0.attn_q.weight": 1, "blk.0.ffn_up_exps.weight": 2}
+    assert result.unobserved == 3
 
 
 def test_the_report_and_unobserved_blocks(tmp_path: Path) -> None:
