@@ -1,4 +1,176 @@
-/* Encoders of IQ2_XXS, IQ2_XS and IQ2_S. */
-#include "gguftool.h"
+/* Encoders of IQ2_XXS, IQ2_XS and IQ2_S: super-blocks of 256 weights, a codebook for every eight. */
+#include "grid_search.h"
+#include "grids.h"
 
-const gt_codec GT_FN(gt_iq2)[] = {{0}};
+#define FOURS 4, 3 /* a half: four weights of three levels */
+#define POINTS 81
+
+/* A type's cost and fit; every group of eight must have an even number of minus signs (parity) or not. */
+#define PARITY_TYPE(type, TYPE, GROUPS)                                                                           \
+    static void cost_##type(const grid_tile *t, const float b[LANES], float error[LANES]) {                       \
+        for (int o = 0; o < LANES; o += VW) {                                                                     \
+            vf level[3], total = {0};                                                                             \
+            scaled_levels(vf_load(b + o), 3, IQ2_LEVELS, level);                                                  \
+            for (int g = 0; g < GROUPS; ++g) {                                                                    \
+                int at = 8 * g * LANES + o;                                                                       \
+                group_table plain, flipped, *table = &plain, *wrong = &flipped;                                   \
+                vf best = vf_set1(ABOVE_ALL), worse = best;                                                       \
+                group_costs(t->x + at, t->w + at, level, FOURS, table);                                           \
+                group_flipped(t->x + at, t->w + at, level, FOURS, table, wrong);                                  \
+                GRID_##TYPE##_ROWS(LEAST_ODD, AND_ODD)                                                            \
+                total += vf_select(vi_load(t->odd + g * LANES + o), worse, best);                                 \
+            }                                                                                                     \
+            vf_store(error + o, total);                                                                           \
+        }                                                                                                         \
+    }                                                                                                             \
+    static void fit_##type(const grid_tile *t, const float b[LANES], grid_pick *pick) {                           \
+        for (int o = 0; o < LANES; o += VW) {                                                                     \
+            vf level[3];                                                                                          \
+            moments sums = {{0}, {0}};                                                                            \
+            scaled_levels(vf_load(b + o), 3, IQ2_LEVELS, level);                                                  \
+            for (int g = 0; g < GROUPS; ++g) {                                                                    \
+                int at = 8 * g * LANES + o;                                                                       \
+                vi odd = vi_load(t->odd + g * LANES + o);                                                         \
+                group_table plain, flipped, *table = &plain, *wrong = &flipped;                                   \
+                found_row found = NOTHING_FOUND;                                                                  \
+                group_costs(t->x + at, t->w + at, level, FOURS, table);                                           \
+                group_flipped(t->x + at, t->w + at, level, FOURS, table, wrong);                                  \
+                number_points(table->first, POINTS);                                                              \
+                number_points(wrong->first, POINTS);                                                              \
+                GRID_##TYPE##_ROWS(FIND_ODD, AND_ODD)                                                             \
+                finish_group(t->x + at, t->w + at, FOURS, IQ2_LEVELS, &found, 1, g, o, &sums, pick);              \
+            }                                                                                                     \
+            vf_store(pick->xl + o, sums.xl);                                                                      \
+            vf_store(pick->ll + o, sums.ll);                                                                      \
+        }                                                                                                         \
+    }
+PARITY_TYPE(iq2_xxs, IQ2_XXS, 4)
+PARITY_TYPE(iq2_xs, IQ2_XS, 2)
+
+static void cost_iq2_s(const grid_tile *t, const float b[LANES], float error[LANES]) {
+    for (int o = 0; o < LANES; o += VW) {
+        vf level[3], total = {0};
+        scaled_levels(vf_load(b + o), 3, IQ2_LEVELS, level);
+        for (int g = 0; g < 2; ++g) {
+            int at = 8 * g * LANES + o;
+            group_table plain, *table = &plain;
+            vf best = vf_set1(ABOVE_ALL);
+            group_costs(t->x + at, t->w + at, level, FOURS, table);
+            GRID_IQ2_S_ROWS(LEAST, AND)
+            total += best;
+        }
+        vf_store(error + o, total);
+    }
+}
+
+static void fit_iq2_s(const grid_tile *t, const float b[LANES], grid_pick *pick) {
+    for (int o = 0; o < LANES; o += VW) {
+        vf level[3];
+        moments sums = {{0}, {0}};
+        scaled_levels(vf_load(b + o), 3, IQ2_LEVELS, level);
+        for (int g = 0; g < 2; ++g) {
+            int at = 8 * g * LANES + o;
+            group_table plain, *table = &plain;
+            found_row found = NOTHING_FOUND;
+            group_costs(t->x + at, t->w + at, level, FOURS, table);
+            number_points(table->first, POINTS);
+            GRID_IQ2_S_ROWS(FIND, AND)
+            finish_group(t->x + at, t->w + at, FOURS, IQ2_LEVELS, &found, 0, g, o, &sums, pick);
+        }
+        vf_store(pick->xl + o, sums.xl);
+        vf_store(pick->ll + o, sums.ll);
+    }
+}
+
+static const grid_type IQ2_XXS_TYPE = {32, 15, cost_iq2_xxs, fit_iq2_xxs};
+static const grid_type IQ2_XS_TYPE = {16, 15, cost_iq2_xs, fit_iq2_xs};
+static const grid_type IQ2_S_TYPE = {16, 15, cost_iq2_s, fit_iq2_s};
+
+static const grid_plan IQ2_XXS[3] = {
+    {0.10f, 0.03f, 5, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
+    {0.10f, 0.02f, 9, 0.9f, 0.015f, 24, -1, 3, 0, 0, 0, 0, 0},
+    {0.08f, 0.01f, 30, 0.8f, 0.01f, 64, -2, 5, 11, 0.9f, 0.02f, -1, 3}};
+static const grid_plan IQ2_XS[3] = {
+    {0.10f, 0.03f, 5, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
+    {0.10f, 0.02f, 9, 0.9f, 0.015f, 24, -1, 3, 0, 0, 0, 0, 0},
+    {0.08f, 0.01f, 30, 0.8f, 0.01f, 64, -2, 5, 11, 0.9f, 0.02f, -1, 3}};
+static const grid_plan IQ2_S[3] = {
+    {0.10f, 0.03f, 5, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
+    {0.10f, 0.02f, 9, 0.9f, 0.015f, 24, -1, 3, 0, 0, 0, 0, 0},
+    {0.08f, 0.01f, 30, 0.8f, 0.01f, 64, -2, 5, 11, 0.9f, 0.02f, -1, 3}};
+
+/* The row of a group in a lane, and its signs with the wrong one turned. */
+static unsigned row_of(const grid_pick *pick, int at, const uint16_t *rows) {
+    int point = pick->point[at];
+    return rows[(point >> 7) * POINTS + (point & 127)];
+}
+static unsigned signs_of(const grid_tile *t, const grid_pick *pick, int at) { return t->signs[at] ^ pick->wrong[at]; }
+
+static void pack_iq2_xxs(const grid_tile *t, const grid_pick *pick, const float c[LANES], int lane, float d,
+                         uint8_t *out) {
+    u16_store(out, f16_from_scale(d));
+    for (int j = 0; j < 8; ++j) {
+        uint32_t word = (uint32_t)c[lane + j] << 28;
+        for (int g = 0; g < 4; ++g) {
+            int at = g * LANES + lane + j;
+            out[2 + 8 * j + g] = (uint8_t)row_of(pick, at, grid_iq2_xxs_row);
+            word |= (signs_of(t, pick, at) & 127) << (7 * g);
+        }
+        u32_store(out + 6 + 8 * j, word);
+    }
+}
+
+/* Two sub-blocks' codes to a byte. */
+static void pack_codes(const float c[LANES], uint8_t *out) {
+    for (int j = 0; j < LANES; j += 2) out[j / 2] = (uint8_t)((int)c[j] | (int)c[j + 1] << 4);
+}
+
+static void pack_iq2_xs(const grid_tile *t, const grid_pick *pick, const float c[LANES], int lane, float d,
+                        uint8_t *out) {
+    (void)lane; /* a tile is one super-block */
+    u16_store(out, f16_from_scale(d));
+    for (int k = 0; k < 32; ++k) {
+        int at = k % 2 * LANES + k / 2;
+        unsigned row = row_of(pick, at, grid_iq2_xs_row), signs = signs_of(t, pick, at) & 127;
+        u16_store(out + 2 + 2 * k, (uint16_t)(row | signs << 9));
+    }
+    pack_codes(c, out + 66);
+}
+
+static void pack_iq2_s(const grid_tile *t, const grid_pick *pick, const float c[LANES], int lane, float d,
+                       uint8_t *out) {
+    (void)lane;
+    memset(out, 0, 82);
+    u16_store(out, f16_from_scale(d));
+    for (int k = 0; k < 32; ++k) {
+        int at = k % 2 * LANES + k / 2;
+        unsigned row = row_of(pick, at, grid_iq2_s_row);
+        out[2 + k] = (uint8_t)row;
+        out[34 + k] = t->signs[at];
+        out[66 + k / 4] |= (uint8_t)(row >> 8 << (2 * (k % 4)));
+    }
+    pack_codes(c, out + 74);
+}
+
+#define ENCODER(type, TYPE, n_bytes, factor)                                                                      \
+    static void encode_##type(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {   \
+        int most = TYPE##_TYPE.sub * LANES / SUPER;                                                               \
+        for (int64_t i = 0; i < n; i += most * SUPER) {                                                           \
+            int blocks = n - i < most * SUPER ? 1 : most;                                                         \
+            grid_tile t;                                                                                          \
+            grid_solution s;                                                                                      \
+            grid_pick pick;                                                                                       \
+            GT_FN(gt_grid_fill)(&t, &TYPE##_TYPE, x + i, w ? w + i : NULL, blocks, opt->objective, factor, 1);    \
+            GT_FN(gt_grid_choose)(&t, &TYPE##_TYPE, &TYPE[opt->effort], &s);                                      \
+            GT_FN(gt_grid_round)(&t, &TYPE##_TYPE, &s, &pick);                                                    \
+            for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&t, &pick, s.c, 8 * u, s.d[8 * u], out); \
+        }                                                                                                         \
+    }
+ENCODER(iq2_xxs, IQ2_XXS, 66, 1.0f)
+ENCODER(iq2_xs, IQ2_XS, 74, 1.0f)
+ENCODER(iq2_s, IQ2_S, 82, 2.0f)
+
+const gt_codec GT_FN(gt_iq2)[] = {{16, SUPER, 66, 0, encode_iq2_xxs, NULL},
+                                  {17, SUPER, 74, 0, encode_iq2_xs, NULL},
+                                  {22, SUPER, 82, 0, encode_iq2_s, NULL},
+                                  {0}};
