@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support_golden import BLOCKS, NEED_IMATRIX, NO_GOLDEN, golden_blocks, set_scales, vector_sets
 from support_isa import WAYS, kernels  # noqa: F401
-from support_libggml import libggml, quantize
+from support_libggml import dequantize, libggml, quantize
 
 from gguftool import _native
 from gguftool.codecs import dispatch, jit, native
@@ -80,6 +80,13 @@ def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:  # noqa
     jit.decode(t.id, blocks, 4, n_cols, expected)
     assert np.isfinite(got).all()
     assert got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_bytes_decode_as_the_reference_has_it(name: str) -> None:
+    blocks, n_cols = random_blocks(name, 16, 16), 16 * type_by_name(name).block_size
+    expected = dequantize(libggml(), name, blocks, n_cols)
+    assert dispatch.decode(blocks, name, n_cols).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
