@@ -16,6 +16,8 @@
 
 #define BLOCK 32
 #define BATCH (BLOCK * LANES)
+#define SUPER 256
+#define SUBS (SUPER / BLOCK)
 #define TOP 127.0f /* the largest entry */
 
 /* By sign, then low and high entry of each cell; cell k lies around 11 k, -16 <= k < 16, at k & 31. */
@@ -37,7 +39,8 @@ typedef struct {
 } book;
 GT_INLINE book open_book(int mirrored) {
     const float *low = IQ4_CELLS[mirrored][0], *high = IQ4_CELLS[mirrored][1];
-    return (book){{_mm512_loadu_ps(low), _mm512_loadu_ps(low + 16)}, {_mm512_loadu_ps(high), _mm512_loadu_ps(high + 16)}};
+    return (book){{_mm512_loadu_ps(low), _mm512_loadu_ps(low + 16)},
+                  {_mm512_loadu_ps(high), _mm512_loadu_ps(high + 16)}};
 }
 GT_INLINE vi cell_of(vf t, const book *b) {
     (void)b;
@@ -102,8 +105,15 @@ GT_INLINE vf high_of(vi cell, const book *b) {
 
 /* The entry nearest to t. */
 GT_INLINE vf entry_of(vf t, vi cell, const book *b) {
-    vf low = low_of(cell, b), high = high_of(cell, b);
-    return vf_select(t + t >= low + high, high, low);
+    vf low = low_of(cell, b), high = high_of(cell, b), twice = t + t, middle = low + high;
+#if VW == 16
+    __mmask16 above = _mm512_cmp_ps_mask((__m512)twice, (__m512)middle, _CMP_GE_OQ);
+    return (vf)_mm512_mask_blend_ps(above, (__m512)low, (__m512)high);
+#elif VW == 8
+    return (vf)_mm256_blendv_ps((__m256)low, (__m256)high, (__m256)at_least(twice, (__m256)middle));
+#else
+    return vf_select(twice >= middle, high, low);
+#endif
 }
 
 /* The square of the distance to it: rounding keeps the order of distances, so the lesser square is its. */
@@ -114,6 +124,21 @@ GT_INLINE vf square_of(vf t, vi cell, const book *b) {
     return least * least;
 #else
     return vf_min(e * e, f * f);
+#endif
+}
+
+/* One of sixteen numbers, lane by lane. */
+GT_INLINE vf one_of_16(const float *row, vi at) {
+#if VW == 16
+    return (vf)_mm512_permutexvar_ps((__m512i)at, _mm512_load_ps(row));
+#elif VW == 8
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i)at);
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(row + 8), (__m256i)at);
+    return (vf)_mm256_blendv_ps(low, high, (__m256)(at << 28));
+#else
+    vf v;
+    for (int k = 0; k < VW; ++k) v[k] = row[at[k]];
+    return v;
 #endif
 }
 
@@ -150,7 +175,8 @@ GT_INLINE void moments_of_both(const float *x, const float *w, const vf inverse[
 }
 
 /* For each scale and its negative sum w (t - l)^2. */
-GT_INLINE void squares_of_both(const float *x, const float *w, const vf inverse[DUETS], vf plus[DUETS], vf minus[DUETS]) {
+GT_INLINE void squares_of_both(const float *x, const float *w, const vf inverse[DUETS], vf plus[DUETS],
+                               vf minus[DUETS]) {
     const book books[2] = {open_book(0), open_book(1)};
     vf a[DUETS][2] = {{{0}}};
     for (int i = 0; i < BLOCK; ++i) {
@@ -182,12 +208,19 @@ GT_INLINE vf fit_of(const float *x, const float *w, vf inverse, vf *xl, vf *ll) 
     return e;
 }
 
-/* By so much a gain must be larger to count: less is noise, and among equals the first keeps blocks of constants alike. */
+/* By so much a gain must be larger to count: less is noise, and the first of equals keeps blocks of constants alike. */
 #define BETTER (1.0f + 0x1p-20f)
 
+/* What each tried scale's codes come to, block by block: a tile's rows of moments on their sides, sixteen scales in a
+ * row. At a scale s near a tried one the error is about energy - 2 s xl + s^2 ll, for either sign. */
+#define BANK 32
+typedef struct {
+    float xl[2][BANK * LANES], ll[2][BANK * LANES];
+} __attribute__((aligned(64))) bank;
+
 /* The scale whose codes, once it is refitted, lower the error most, among v * (from + k * step) and their negatives;
- * the score is the gain, and more is better. */
-GT_INLINE found search_gains(const float *x, const float *w, vf v, const spread *range, found best) {
+ * the score is the gain, and more is better. Rows of moments are kept if there is a bank for them. */
+GT_INLINE found search_gains(const float *x, const float *w, vf v, const spread *range, found best, bank *rows, int o) {
     for (int k = 0; k < range->count; k += DUETS) {
         vf inverse[DUETS];
         moments now[DUETS];
@@ -197,9 +230,100 @@ GT_INLINE found search_gains(const float *x, const float *w, vf v, const spread 
             for (int m = 0; m < 2; ++m) {
                 vf fit = now[u].xl[m] / now[u].ll[m], gain = fit * now[u].xl[m];
                 keep(&best, gain > best.score * BETTER, gain, m ? -fit : fit);
+                if (!rows) continue;
+                vf_store(rows->xl[m] + (k + u) * LANES + o, now[u].xl[m]);
+                vf_store(rows->ll[m] + (k + u) * LANES + o, now[u].ll[m]);
             }
     }
     return best;
+}
+
+/* ---- sixteen blocks on their sides ---- */
+
+/* Sixteen blocks on their sides: row i holds element i of each. */
+typedef struct {
+    float x[BATCH], w[BATCH];
+    float power[LANES];   /* x here times this is x as given: its own for each block or for each super-block */
+    float largest[LANES]; /* max |x| */
+    float energy[LANES];  /* sum w x^2: the error of zeros */
+} __attribute__((aligned(64))) tile;
+
+/* Lane by lane the largest, or the sum, of its super-block's eight lanes; the sum in one fixed order. */
+GT_INLINE void largest_of_eight(float v[LANES]) {
+    for (int h = 0; h < LANES; h += SUBS) {
+        float m = v[h];
+        for (int j = 1; j < SUBS; ++j) m = v[h + j] > m ? v[h + j] : m;
+        for (int j = 0; j < SUBS; ++j) v[h + j] = m;
+    }
+}
+GT_INLINE void sum_of_eight(float v[LANES]) {
+    for (int h = 0; h < LANES; h += SUBS) {
+        float *p = v + h, s = ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+        for (int j = 0; j < SUBS; ++j) p[j] = s;
+    }
+}
+
+/* The reference's weights: importance times the root of 2 mean(x^2) + x^2, the mean over the (super-)block; x^2 without
+ * an importance. */
+GT_INLINE void weigh_as_reference(tile *t, int has_w, int super) {
+    float sums[LANES];
+    for (int o = 0; o < LANES; o += VW) {
+        vf a = {0};
+        for (int i = 0; i < BLOCK; ++i) {
+            vf x = vf_load(t->x + i * LANES + o);
+            a += x * x;
+        }
+        vf_store(sums + o, a);
+    }
+    if (super) sum_of_eight(sums);
+    for (int o = 0; o < LANES; o += VW) {
+        vf twice_mean = vf_load(sums + o) * (super ? 2.0f / SUPER : 2.0f / BLOCK);
+        for (int i = o; i < BATCH; i += LANES) {
+            vf x = vf_load(t->x + i), w = has_w ? vf_load(t->w + i) * vf_sqrt(twice_mean + x * x) : x * x;
+            vf_store(t->w + i, vf_max(w, vf_set1(TINY_WEIGHT)));
+        }
+    }
+}
+
+GT_INLINE void fill_tile(tile *t, const float *x, const float *w, int objective, int super) {
+    transpose(x, BLOCK, BLOCK, t->x);
+    cut_far(t->x, BATCH);
+    if (w && objective != GT_MSE) transpose(w, BLOCK, BLOCK, t->w);
+    else
+        for (int i = 0; i < BATCH; i += VW) vf_store(t->w + i, vf_set1(1.0f));
+    for (int o = 0; o < LANES; o += VW) {
+        vf m = {0};
+        for (int i = o; i < BATCH; i += LANES) m = vf_max(m, vf_abs(vf_load(t->x + i)));
+        vf_store(t->largest + o, m);
+    }
+    memcpy(t->power, t->largest, sizeof t->power);
+    if (super) largest_of_eight(t->power);
+    for (int o = 0; o < LANES; o += VW) {
+        vf power = power_of_two_of(vf_load(t->power + o)), inverse = inverse_power(power);
+        for (int i = o; i < BATCH; i += LANES) vf_store(t->x + i, vf_load(t->x + i) * inverse);
+        vf_store(t->largest + o, vf_load(t->largest + o) * inverse);
+        vf_store(t->power + o, power);
+    }
+    if (objective == GT_REF) weigh_as_reference(t, w != NULL, super);
+    for (int o = 0; o < LANES; o += VW) vf_store(t->energy + o, energy_of(t->x + o, t->w + o, BLOCK));
+}
+
+/* The sixteen blocks from x on; the last of a row are followed by zeros. */
+GT_INLINE void fill_from_row(tile *t, const float *x, const float *w, int64_t left, int objective, int super) {
+    float padded_x[BATCH], padded_w[BATCH];
+    if (left < BATCH) {
+        memset(padded_x, 0, sizeof padded_x);
+        memcpy(padded_x, x, (size_t)left * sizeof *x);
+        x = padded_x;
+        for (int i = 0; w && i < BATCH; ++i) padded_w[i] = i < left ? w[i] : 1.0f;
+        if (w) w = padded_w;
+    }
+    fill_tile(t, x, w, objective, super);
+}
+
+/* The scale that puts the largest element at the end of the codebook; of zeros, any. */
+GT_INLINE vf natural_scale(const tile *t, int o) {
+    return vf_max(vf_load(t->largest + o), vf_set1(LEAST_SCALE)) * (1.0f / TOP);
 }
 
 /* ---- rounding with given scales ---- */

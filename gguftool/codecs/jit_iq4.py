@@ -1,4 +1,4 @@
-"""IQ4_NL and IQ4_XS in numba; native/iq4.c tells layouts, method and figures.
+"""IQ4_NL and IQ4_XS in numba; native/iq4.c and iq4_xs.h tell layouts, method and figures.
 
 There sixteen blocks are searched side by side; here one after the other, in the same order of operations. ``side`` is
 0 for the codebook and 1 for its mirror image, which is what a negative scale makes of it.
@@ -16,6 +16,7 @@ from gguftool.codecs.jit_symmetric_search import (
     GT_MSE,
     GT_REF,
     HOPELESS,
+    LANES,
     LEAST_SCALE,
     MAGIC,
     NO_SPREAD,
@@ -76,46 +77,41 @@ class Window(NamedTuple):
 
 
 class XsPlan(NamedTuple):
-    """How far the search of a super-block goes; the fields are those of xs_plan in native/iq4.c."""
+    """How far the search of a super-block goes; the fields are those of xs_plan in native/iq4_xs.h."""
 
     first: Spread
-    headroom: np.float32
-    refine: Window
+    scan: Window
+    search: Window
+    settle: Window
     refits: int
-    around: Window
-    settles: int
-    starts: int
-    from_start: np.float32
-    step_start: np.float32
+    groups: int
+    start: np.float32
+    step: np.float32
 
 
 def _xs_plan(
-    first: Spread, refine: tuple[int, int], refits: int, around: tuple[int, int], settles: int, *starts: float
+    first: Spread,
+    scan: tuple[int, int],
+    search: tuple[int, int],
+    settle: tuple[int, int],
+    refits: int,
+    groups: tuple[int, float, float],
 ) -> XsPlan:
-    n, start, step = starts
-    return XsPlan(
-        first,
-        ONE,
-        Window(*refine),
-        refits,
-        Window(*around),
-        settles,
-        int(n),
-        np.float32(start),
-        np.float32(step),
-    )
+    n, start, stop = groups[0], np.float32(groups[1]), np.float32(groups[2])
+    step = (stop - start) / np.float32(n * LANES - 1)
+    return XsPlan(first, Window(*scan), Window(*search), Window(*settle), refits, n, start, step)
 
 
-# By effort (fast, default, best), as in the C file.
+# By effort (fast, default, best), as in the C files.
 NL = (
-    NlPlan(spread(0.7, 1.35, 8, True), NO_SPREAD, 1),
-    NlPlan(spread(0.65, 1.45, 40, True), spread(0.98, 1.02, 8, True), 3),
-    NlPlan(spread(0.4, 1.8, 512, True), spread(0.98, 1.02, 32, True), 8),
+    NlPlan(spread(0.65, 1.4, 12, True), NO_SPREAD, 1),
+    NlPlan(spread(0.6, 1.6, 24, True), spread(0.985, 1.015, 4, True), 1),
+    NlPlan(spread(0.35, 2.2, 128, True), spread(0.98, 1.02, 16, True), 4),
 )
 XS = (
-    _xs_plan(spread(0.7, 1.35, 8, True), (0, 1), 1, (0, 1), 0, 0, 1.0, 0.0),
-    _xs_plan(spread(0.65, 1.45, 32, True), (-1, 3), 3, (-1, 3), 0, 6, 0.94, 0.03),
-    _xs_plan(spread(0.4, 1.8, 256, True), (-4, 9), 5, (-6, 13), 2, 41, 0.8, 0.01),
+    _xs_plan(spread(0.65, 1.5, 12, True), (-1, 3), (-1, 4), (0, 0), 0, (1, 0.97, 1.12)),
+    _xs_plan(spread(0.63, 1.55, 24, True), (-2, 6), (-2, 6), (0, 1), 1, (2, 0.97, 1.3)),
+    _xs_plan(spread(0.6, 1.6, 32, True), (-5, 12), (-5, 12), (-2, 6), 4, (16, 0.8, 1.5)),
 )
 
 
@@ -154,8 +150,11 @@ def _error_of(x: Any, w: Any, s: Any, side: int) -> Any:
 
 
 @inline
-def _search_gains(x: Any, w: Any, v: Any, plan: Any, best: Any, found: Any) -> Any:
-    """The refitted scale around v that lowers the error most, either sign, and by how much."""
+def _search_gains(x: Any, w: Any, v: Any, plan: Any, best: Any, found: Any, rows: Any) -> Any:
+    """The refitted scale around v that lowers the error most, either sign, and by how much.
+
+    ``rows`` [2 sides, n, 2] gets the moments, unless it is empty.
+    """
     for k in range(plan.n):
         inverse = ONE / (v * (plan.start + np.float32(k) * plan.step))
         for side in range(2):
@@ -164,6 +163,8 @@ def _search_gains(x: Any, w: Any, v: Any, plan: Any, best: Any, found: Any) -> A
             gain = fit * xl
             if gain > best * BETTER:
                 best, found = gain, -fit if side else fit
+            if rows.size:
+                rows[side, k, 0], rows[side, k, 1] = xl, ll
     return best, found
 
 
@@ -247,9 +248,9 @@ def _search_steps(x: Any, w: Any, s: Any, power: Any, best: Any, found: Any) -> 
 @inline
 def _choose_nl_scale(x: Any, w: Any, power: Any, plan: Any) -> Any:
     """The storable scale of least error; 0 if zeros are as good."""
-    v = _natural_scale(x)
-    gain, fit = _search_gains(x, w, v, plan.first, ZERO, v)
-    gain, fit = _search_gains(x, w, fit, plan.second, gain, fit)
+    v, nowhere = _natural_scale(x), np.empty((0, 0, 0), np.float32)
+    gain, fit = _search_gains(x, w, v, plan.first, ZERO, v, nowhere)
+    gain, fit = _search_gains(x, w, fit, plan.second, gain, fit, nowhere)
     best, found = energy_of(x, w), ZERO
     for r in range(plan.refits + 1):
         s = storable(abs(fit), power) * (-ONE if fit < ZERO else ONE)
@@ -304,49 +305,79 @@ def _search_super(tile: Any, weights: Any, d: Any, around: Any, window: Any, now
 
 
 @inline
-def _refitted(now: Any, power: Any) -> Any:
-    """The least-squares d for the codes found, storable; 0 if there are none."""
-    above, below = now[0] * now[1], (now[0] * now[0]) * now[2]
+def _refitted(best: Any, power: Any) -> Any:
+    """The least-squares d for the codes found, storable; as it was if all sub-scales are 0."""
+    above, below = best[0] * best[1], (best[0] * best[0]) * best[2]
     b = _sum_of_eight(below)
-    return storable(_sum_of_eight(above) * inverse_of(b), power) if b > ZERO else ZERO
+    return storable(_sum_of_eight(above) * inverse_of(b), power) if b > ZERO else best[3, 0]
 
 
 @inline
-def _descend(tile: Any, weights: Any, power: Any, d: Any, around: Any, window: Any, refits: int, best: Any) -> None:
-    """Searches at d, then at every refitted d. ``best``: sub-scales, two rows of moments, then d and the error."""
+def _try_d(tile: Any, weights: Any, d: Any, around: Any, window: Any, best: Any) -> None:
+    """Searches at d. ``best``: sub-scales, two rows of moments, then d and the error."""
     now = np.empty((3, SUBS), np.float32)
     error = _search_super(tile, weights, d, around, window, now)
-    for r in range(refits + 1):
-        if error < best[3, 1]:
-            best[:3] = now
-            best[3, 0], best[3, 1] = d, error
-        refit = _refitted(now, power)
-        if r == refits or refit in (d, ZERO):
-            return
-        d = refit
-        error = _search_super(tile, weights, d, now[1] / now[2], window, now)
+    if error < best[3, 1]:
+        best[:3] = now
+        best[3, 0], best[3, 1] = d, error
+
+
+@inline
+def _estimate(rows: Any, own: Any, natural: Any, d: Any, plan: Any) -> Any:
+    """The sum of the blocks' least estimated errors at d, less their energy."""
+    total, inverse, first = ZERO, ONE / d, plan.first
+    start, last = first.start / first.step, np.float32(first.n) - ONE
+    for j in range(SUBS):
+        middle, best = (abs(own[j] * inverse) + MAGIC) - MAGIC, ZERO
+        unit = ONE / (natural[j] * first.step)
+        for k in range(plan.scan.n):
+            c = min(max(middle + np.float32(plan.scan.low + k), ONE), MOST)
+            s = d * c
+            at = np.int64((min(max(s * unit - start, ZERO), last) + MAGIC) - MAGIC)
+            for side in range(2):
+                xl, ll = rows[j, side, at, 0], rows[j, side, at, 1]
+                best = min(best, s * (s * ll - (xl + xl)))
+        total += best
+    return total
+
+
+@inline
+def _storable_above(d: Any, power: Any) -> Any:
+    """The storable scale next to d, or the next one up where more than a tenth would be lost."""
+    v = storable(d, power)
+    return storable(v + LEAST_SCALE / power, power) if v < d * np.float32(0.9) else v
+
+
+@inline
+def _choose_d(rows: Any, own: Any, natural: Any, power: Any, plan: Any, group: int) -> Any:
+    """The most promising of a group of d; of equals, the first."""
+    reach = _largest_of(own) * (ONE / MOST)
+    best, found = HOPELESS, ZERO
+    for k in range(LANES):
+        d = _storable_above(reach * (plan.start + np.float32(group * LANES + k) * plan.step), power)
+        e = _estimate(rows, own, natural, d, plan)
+        if e < best:
+            best, found = e, d
+    return found
 
 
 @inline
 def _choose_xs_scales(tile: Any, weights: Any, power: Any, plan: Any) -> Any:
     """d in units of the tile, and the sub-scales."""
-    around = np.empty(SUBS, np.float32)
+    own, natural = np.empty(SUBS, np.float32), np.empty(SUBS, np.float32)
+    rows = np.empty((SUBS, 2, plan.first.n, 2), np.float32)
     for j in range(SUBS):
         x, w = tile[j * BLOCK : j * BLOCK + BLOCK], weights[j * BLOCK : j * BLOCK + BLOCK]
-        v = _natural_scale(x)
-        _, around[j] = _search_gains(x, w, v, plan.first, ZERO, v)
-    largest = _largest_of(around)
-    d = storable(largest * (plan.headroom / MOST), power)
-    if d * MOST < largest * np.float32(0.99):
-        d = storable(d + LEAST_SCALE / power, power)
+        natural[j] = _natural_scale(x)
+        _, own[j] = _search_gains(x, w, natural[j], plan.first, ZERO, natural[j], rows[j])
     best = np.zeros((4, SUBS), np.float32)
     best[3, 1] = HOPELESS
-    _descend(tile, weights, power, d, around, plan.refine, plan.refits, best)
-    d = best[3, 0]
-    around = best[1] / best[2]
-    for k in range(plan.starts):
-        start = storable(d * (plan.from_start + np.float32(k) * plan.step_start), power)
-        _descend(tile, weights, power, start, around, plan.around, plan.settles, best)
+    for group in range(plan.groups):
+        d = _choose_d(rows, own, natural, power, plan, group)
+        _try_d(tile, weights, d, own, plan.search, best)
+    for _ in range(plan.refits):
+        d = _refitted(best, power)
+        _try_d(tile, weights, d, best[1] / best[2], plan.settle, best)
     return best[3, 0], best[0]
 
 

@@ -18,12 +18,12 @@ OBJECTIVES = ("imatrix", "ref", "mse")
 #: Mean error ratios to the reference that must be reached, with an importance and without one. The measured figures
 #: are a little lower; these keep what was won.
 LIMITS = {
-    ("iq4_nl", "fast"): (0.93, 0.935),
-    ("iq4_xs", "fast"): (0.93, 0.94),
-    ("iq4_nl", "default"): (0.921, 0.9265),
-    ("iq4_xs", "default"): (0.915, 0.926),
+    ("iq4_nl", "fast"): (0.9225, 0.9285),
+    ("iq4_xs", "fast"): (0.915, 0.9265),
+    ("iq4_nl", "default"): (0.9205, 0.926),
+    ("iq4_xs", "default"): (0.91, 0.9225),
     ("iq4_nl", "best"): (0.9205, 0.926),
-    ("iq4_xs", "best"): (0.91, 0.9225),
+    ("iq4_xs", "best"): (0.909, 0.9215),
 }
 
 
@@ -62,7 +62,7 @@ def test_nl_scales_are_the_best_there_are(shared: Path) -> None:
         errors = (w * (levels[np.searchsorted(middles, t)] - t) ** 2).sum(1) * np.concatenate((d, d)) ** 2
         lost += float((w * (block - ours[0, at : at + 32]) ** 2).sum() - errors.min())
         total += float(errors.min())
-    assert lost < 0.005 * total
+    assert lost < 0.002 * total
 
 
 @pytest.mark.parametrize("effort", ("fast", "default"))
@@ -142,20 +142,22 @@ def test_few_values_are_kept(name: str) -> None:
         for effort in ("fast", "default"):
             x = row.astype(np.float32)[None]
             y = dispatch.decode(dispatch.encode(x, name, lognormal(512), effort=effort), name, 512)
-            assert rel_mse(x, y) < 1e-5
+            assert rel_mse(x, y) < 1e-6
 
 
+@pytest.mark.parametrize("effort", ("fast", "default"))
 @pytest.mark.parametrize("name", IQ4)
-def test_small_weights_do_not_collapse(name: str) -> None:
+def test_small_weights_do_not_collapse(name: str, effort: str) -> None:
     z, a = np.random.default_rng(6).standard_normal((4, 1024)), lognormal(1024)
 
     def error(deviation: float) -> float:
         x = (deviation * z).astype(np.float32)
-        return rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 1024), a)
+        blocks = dispatch.encode(x, name, a, objective="imatrix", effort=effort)
+        return rel_wmse(x, dispatch.decode(blocks, name, 1024), a)
 
     plain = error(0.02)
     assert error(1e-4) < 1.1 * plain
-    assert error(1e-5) < 1.7 * plain
+    assert error(1e-5) < 1.4 * plain
     assert error(1e-6) < 10 * plain  # the least scale is a 17th of the deviation, the levels are twelve scales apart
 
 
