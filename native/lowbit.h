@@ -278,6 +278,16 @@ GT_INLINE void keep_fit(found *best, q2_sums s, float sign) {
     keep(best, gain > best->score, gain, d * sign);
 }
 
+/* Keeps d as it can be stored, by what that lowers the error; its sums come back. */
+GT_INLINE q2_sums keep_stored(found *best, const q2_tile *t, int o, vf d) {
+    vf size = round_to_f16(vf_abs(d));
+    d = size * sign_of(d);
+    q2_sums s = sums_of(t, o, d);
+    vf gain = size * (s.xl * 2.0f - size * s.ll);
+    keep(best, gain > best->score, gain, d);
+    return s;
+}
+
 GT_INLINE void choose_q2(q2_tile *t, const q2_plan *p) {
     for (int o = 0; o < LANES; o += VW) {
         vf low = vf_load(t->mean + o) * p->low, step = vf_load(t->largest + o) * p->high * inverse_of(low);
@@ -290,12 +300,10 @@ GT_INLINE void choose_q2(q2_tile *t, const q2_plan *p) {
             keep_fit(&real, plus, 1.0f);
             keep_fit(&real, minus, -1.0f);
         }
+        keep_fit(&real, keep_stored(&best, t, o, vf_load(t->largest + o)), 1.0f); /* the reference's choice */
         d = real.s;
         for (int r = 0; r <= p->refits; ++r) {
-            d = round_to_f16(vf_abs(d)) * sign_of(d);
-            q2_sums s = sums_of(t, o, d);
-            vf size = vf_abs(d), gain = size * (s.xl * 2.0f - size * s.ll);
-            keep(&best, gain > best.score, gain, d);
+            q2_sums s = keep_stored(&best, t, o, d);
             d = s.xl * inverse_of(s.ll) * sign_of(d);
         }
         vf_store(t->d + o, best.s);

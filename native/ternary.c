@@ -11,8 +11,8 @@
  * d are non-zero where |x| > d / 2, the best d of given codes is sum w|x| / sum w over them, so the non-zero set is a
  * prefix of the order by magnitude, and the prefix with the largest (sum w|x|)^2 / sum w is the optimum. No sorting is
  * needed to find it. The optimal d lies between the mean magnitude and the largest one; eight values in between, in
- * geometric steps, then four around the best of them, are tried as d, and once more codes and d are fitted to each
- * other. That ends within 0.01 % of the optimum on dense rows, 0.03 % on sparse ones; best tries every prefix there is.
+ * geometric steps, and the largest, then four around the best of them, are tried as d, and once more codes and d are
+ * fitted to each other. That ends within 0.01 % of the optimum on dense rows, 0.03 % on sparse ones; best tries every prefix there is.
  * Then d is rounded to binary16 and the codes are chosen for it. Against the reference's the error is 0.37 with an
  * importance, 0.41 without.
  *
@@ -154,10 +154,12 @@ static float root(float x) { return vf_sqrt(vf_set1(x))[0]; }
 
 /* The d of the best prefix, or nearly: half of every d tried is the threshold that goes with it. */
 static float search_steps(const block *b) {
-    float least[MANY] = {0.0f};
-    fit best = try_prefixes(b, least, 1, (fit){0.0f, 0.0f, 0.0f});
-    float step = root(root(root(b->largest / best.d))), half = root(step), quarter = root(half);
-    float next = 0.5f * best.d * half;
+    float least[MANY] = {0.0f, 0.5f * b->largest}, wa[MANY], w[MANY]; /* all weights; what the reference would keep */
+    moments_above(b, least, 2, wa, w);
+    float mean = wa[0] / w[0], d = wa[1] / w[1];
+    float step = root(root(root(b->largest / mean))), half = root(step), quarter = root(half);
+    float next = 0.5f * mean * half;
+    fit best = {d * wa[1], d, least[1]};
     for (int k = 0; k < STEPS; k += MANY) {
         for (int u = 0; u < MANY; ++u, next *= step) least[u] = next;
         best = try_prefixes(b, least, MANY, best);
@@ -174,9 +176,10 @@ static float search_all(const block *b) {
     return best.d;
 }
 
-/* The best of the binary16 values around d, for which subnormal ones may be far apart; 0 if none is better than that. */
+/* The best of the binary16 values around d, because subnormal ones are far apart, and the reference's choice; 0 if
+ * none is better than that. */
 static float best_subnormal(const block *b, float d) {
-    float step = LEAST_SCALE / b->power, near[MANY] = {d, d + step, d - step, d}, least[MANY], wa[MANY], w[MANY];
+    float step = LEAST_SCALE / b->power, near[MANY] = {d, d + step, d - step, b->largest}, least[MANY], wa[MANY], w[MANY];
     float most = 0.0f, best = 0.0f;
     for (int u = 0; u < MANY; ++u) {
         near[u] = storable(near[u], b);
