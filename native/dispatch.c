@@ -12,7 +12,8 @@
                                                      gt_kquants_symmetric_##isa, gt_grids_decode_##isa,          \
                                                      gt_iq4_##isa,           gt_iq3_##isa,                       \
                                                      gt_iq2_##isa,           gt_iq1_##isa,                       \
-                                                     gt_ternary_##isa,       gt_fp4_##isa,                       \
+                                                     gt_ternary_##isa,       gt_lowbit_##isa,                    \
+                                                     gt_fp4_##isa,                                               \
                                                      NULL};                                                      \
     static const gt_isa_set set_##isa = {#isa, gt_first_unfit_##isa, gt_error_row_##isa, families_##isa};
 

@@ -56,6 +56,7 @@ typedef struct {
     extern const gt_codec gt_iq2_##isa[];            \
     extern const gt_codec gt_iq1_##isa[];            \
     extern const gt_codec gt_ternary_##isa[];        \
+    extern const gt_codec gt_lowbit_##isa[];         \
     extern const gt_codec gt_fp4_##isa[];
 
 /* Q4_0, Q4_1, Q5_0 and Q5_1 without weights are a closed form (legacy.c, whose table holds these types); with weights

@@ -1,4 +1,4 @@
-"""TQ1_0, TQ2_0, Q1_0 and Q2_0 in numba: decoders. native/ternary.c and native/lowbit.h tell the layouts."""
+"""TQ1_0, TQ2_0, Q1_0 and Q2_0 in numba: decoders. native/ternary.c and native/lowbit.c tell the layouts."""
 
 from __future__ import annotations
 

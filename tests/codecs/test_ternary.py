@@ -174,6 +174,25 @@ def test_awkward_rows_are_no_worse_than_the_reference(name: str, effort: str) ->
         assert not y[:2].any()
 
 
+@pytest.mark.parametrize("effort", SEARCHED)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_block_is_worse_than_the_reference(name: str, effort: str) -> None:
+    """Steep and sparse blocks, where most candidates are useless, and scales that binary16 hardly knows."""
+    size = type_by_name(name).block_size
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = wild_rows(seed, 1280)
+        x[-1] = rng.standard_normal(1280) * (rng.random(1280) < rng.uniform(0.005, 0.3))
+        x = x[(np.abs(x).max(1) < 6e4) & (np.abs(x).max(1) > 1e-7)]
+        for a in (None, np.exp(4 * rng.standard_normal(1280))):
+            w = 1 if a is None else np.float64(dispatch.prepare_importance(a)[0])
+            errors = []
+            for e in (effort, "fast"):
+                y = dispatch.decode(dispatch.encode(x, name, a, effort=e, objective="imatrix"), name, 1280)
+                errors.append((w * (x - np.float64(y)) ** 2).reshape(-1, size).sum(1))
+            assert np.all(errors[0] <= errors[1] * (1 + 1e-5)), seed
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_edge_rows(shared: Path, name: str) -> None:
     inputs = golden_inputs(shared)

@@ -9,60 +9,15 @@
  * sixteen blocks side by side: candidates of both signs between the mean magnitude and the largest, each with its
  * least-squares fit. The codes of a d are known by three comparisons, |x| >= d / 2 for either sign and x >= 3 d / 2 or
  * x <= -3 d / 2 for the level 2, and the error by the sums over what passes them. The best is then rounded to
- * binary16, fitted again, rounded again, and only what can be stored is compared.
+ * binary16, fitted again, rounded again, and only what can be stored is compared. With an importance Q1_0 has 0.99 of
+ * the reference's error, Q2_0 0.26 and without one 0.32, where more candidates gain another thousandth; it takes two
+ * thirds of the reference's time.
  */
-#ifndef GGUFTOOL_LOWBIT_H
-#define GGUFTOOL_LOWBIT_H
-
-#include "symmetric_search.h"
+#include "scale_by_largest.h"
 
 #define Q1_BLOCK 128
 #define Q2_BLOCK 64
 #define Q2_BATCH (Q2_BLOCK * LANES)
-#define F16_MAX 65504.0f
-
-/* ---- what the pure roundings share ---- */
-
-GT_INLINE float largest_of(const float *x, int n) {
-    vf m = {0};
-    for (int i = 0; i < n; i += VW) m = vf_max(m, vf_abs(vf_load(x + i)));
-    return vf_max_of(m);
-}
-
-GT_INLINE int any_lane(vi mask) {
-    uint64_t parts[sizeof mask / 8], all = 0;
-    memcpy(parts, &mask, sizeof mask);
-    for (size_t k = 0; k < sizeof mask / 8; ++k) all |= parts[k];
-    return all != 0;
-}
-
-/* 1 / d; 0 for 0, and where it would be infinite: the reference's conversion of infinity gives 0 on x86. */
-GT_INLINE float inverse_or_zero(float d) {
-    float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-    return inverse > __FLT_MAX__ || inverse < -__FLT_MAX__ ? 0.0f : inverse;
-}
-
-/* Rounds with the largest magnitude for d; where binary16 ends, magnitudes are first cut to its largest value. */
-GT_INLINE void put_capped(const float *x, int n, float largest, void (*put)(const float *, float, float, uint8_t *),
-                          uint8_t *out) {
-    float cut[256];
-    if (__builtin_expect(largest >= 65520.0f, 0)) {
-        for (int i = 0; i < n; ++i) cut[i] = x[i] < -F16_MAX ? -F16_MAX : x[i] > F16_MAX ? F16_MAX : x[i];
-        x = cut;
-        largest = F16_MAX;
-    }
-    put(x, largest, inverse_or_zero(largest), out);
-}
-
-/* sum + v where a >= least. */
-GT_INLINE vf add_above(vf sum, vf a, vf least, vf v) {
-#if VW == 16
-    return (vf)_mm512_mask_add_ps((__m512)sum, _mm512_cmp_ps_mask((__m512)a, (__m512)least, _CMP_GE_OQ), (__m512)sum,
-                                  (__m512)v);
-#else
-    return sum + (vf)((vi)v & (a >= least));
-#endif
-}
 
 /* ---- q1_0 ---- */
 
@@ -178,7 +133,7 @@ static void put_q2_0_plain(const float *x, float d, float inverse, uint8_t *out)
         }
         vi_store_bytes32(codes + i, q);
     }
-    if (inverse == 0.0f && d > 0.0f) memset(codes, 0, sizeof codes); /* d is stored as 0, what the codes are is a quirk */
+    if (inverse == 0.0f && d > 0.0f) memset(codes, 0, sizeof codes); /* what x86 makes of infinity, cut to 0 .. 3 */
     u16_store(out, f16_from_scale(d));
     put_pairs(codes, out + 2);
 }
@@ -338,7 +293,6 @@ static void q2_0_encode(const float *x, const float *w, int64_t n, uint8_t *out,
                       opt->effort == GT_BEST ? &Q2_BEST : &Q2_DEFAULT, out);
 }
 
-/* Sixteen codes of a word. */
 static void q2_0_decode(const uint8_t *in, int64_t n, float *y) {
     for (int64_t i = 0; i < n; i += Q2_BLOCK, in += 18) {
         const vf d = vf_set1(f16_load(in));
@@ -357,4 +311,5 @@ static void q2_0_decode(const uint8_t *in, int64_t n, float *y) {
     }
 }
 
-#endif
+const gt_codec GT_FN(gt_lowbit)[] = {
+    {41, Q1_BLOCK, 18, 0, q1_0_encode, q1_0_decode}, {42, Q2_BLOCK, 18, 0, q2_0_encode, q2_0_decode}, {0}};
