@@ -1,7 +1,6 @@
 """IQ4_NL and IQ4_XS in numba; native/iq4.c and iq4_xs.h tell layouts, method and figures.
 
-There sixteen blocks are searched side by side; here one after the other, in the same order of operations. ``side`` is
-0 for the codebook and 1 for its mirror image, which is what a negative scale makes of it.
+There sixteen blocks are searched side by side; here one after the other, in the same order of operations.
 """
 
 from __future__ import annotations
@@ -11,54 +10,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gguftool.codecs.jit_bits import ZERO, Kernel, f16_from_scale, inline, kernel, load_f16, store_u16
+from gguftool.codecs.jit_iq4_search import (
+    BLOCK,
+    VALUES,
+    error_of,
+    fill_tile,
+    largest_of,
+    moments_of,
+    natural_scale,
+    round_block,
+    search_gains,
+    sum_of_eight,
+)
 from gguftool.codecs.jit_symmetric_search import (
-    FAR,
-    GT_MSE,
-    GT_REF,
     HOPELESS,
     LANES,
     LEAST_SCALE,
     MAGIC,
     NO_SPREAD,
     ONE,
-    TINY_WEIGHT,
     Spread,
     energy_of,
     inverse_of,
-    power_of_two_of,
     spread,
     storable,
 )
 
-BLOCK = 32
 SUPER = 256
 SUBS = 8
 MOST = np.float32(31)
-BETTER = np.float32(1 + 2.0**-20)
 COARSE = np.float32(64 * 2.0**-24)
 STEPS = 2
-ELEVENTH = np.float32(1) / np.float32(11)
-FARTHEST_CELL = np.float32(165)
-
-VALUES = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
-THRESHOLDS = (VALUES[1:] + VALUES[:-1]) / np.float32(2)
-
-#: The codebook and its mirror image, ascending.
-BOOKS = np.stack((VALUES, -VALUES[::-1]))
-
-
-def _cells() -> Any:
-    """The low and the high entry of each cell of width 11, at the lowest five bits of its number; by side."""
-    cells = np.empty((2, 2, 32), np.float32)
-    for side, book in enumerate(BOOKS):
-        middles = (book[1:] + book[:-1]) / 2
-        for k in range(-16, 16):
-            cells[side, 0, k & 31] = book[np.searchsorted(middles, 11 * k - 5.51)]
-            cells[side, 1, k & 31] = book[np.searchsorted(middles, 11 * k + 5.51)]
-    return cells
-
-
-CELLS = _cells()
 
 
 class NlPlan(NamedTuple):
@@ -115,118 +97,6 @@ XS = (
 )
 
 
-# ---- one block at one scale ----
-
-
-@inline
-def _entry_of(t: Any, side: int) -> Any:
-    """The entry nearest to t, of two as near the upper."""
-    near = min(max(t, -FARTHEST_CELL), FARTHEST_CELL) * ELEVENTH
-    cell = np.int64((near + MAGIC) - MAGIC) & 31
-    low, high = CELLS[side, 0, cell], CELLS[side, 1, cell]
-    return high if t + t >= low + high else low
-
-
-@inline
-def _moments_of(x: Any, w: Any, inverse: Any, side: int) -> Any:
-    """sum w x l and sum w l^2: the least-squares scale is their ratio."""
-    xl, ll = ZERO, ZERO
-    for i in range(BLOCK):
-        entry = _entry_of(x[i] * inverse, side)
-        xl += (w[i] * x[i]) * entry
-        ll += (w[i] * entry) * entry
-    return xl, ll
-
-
-@inline
-def _error_of(x: Any, w: Any, s: Any, side: int) -> Any:
-    """sum w (x - s l)^2."""
-    inverse, e = ONE / s, ZERO
-    for i in range(BLOCK):
-        t = x[i] * inverse
-        rest = t - _entry_of(t, side)
-        e += w[i] * (rest * rest)
-    return e * (s * s)
-
-
-@inline
-def _search_gains(x: Any, w: Any, v: Any, plan: Any, best: Any, found: Any, rows: Any) -> Any:
-    """The refitted scale around v that lowers the error most, either sign, and by how much.
-
-    ``rows`` [2 sides, n, 2] gets the moments, unless it is empty.
-    """
-    for k in range(plan.n):
-        inverse = ONE / (v * (plan.start + np.float32(k) * plan.step))
-        for side in range(2):
-            xl, ll = _moments_of(x, w, inverse, side)
-            fit = xl / ll
-            gain = fit * xl
-            if gain > best * BETTER:
-                best, found = gain, -fit if side else fit
-            if rows.size:
-                rows[side, k, 0], rows[side, k, 1] = xl, ll
-    return best, found
-
-
-@inline
-def _largest_of(x: Any) -> Any:
-    largest = ZERO
-    for v in x:
-        largest = max(largest, abs(v))
-    return largest
-
-
-@inline
-def _natural_scale(x: Any) -> Any:
-    """The scale that puts the largest element at the end of the codebook; of zeros, any."""
-    return max(_largest_of(x), LEAST_SCALE) * (ONE / np.float32(127))
-
-
-@inline
-def _round_block(x: Any, s: Any, out: Any) -> None:
-    """Codes of 32 elements at a given scale, as nibbles."""
-    inverse = inverse_of(s)
-    out[:] = 0
-    for i in range(BLOCK):
-        t, code = x[i] * inverse, 0
-        for threshold in THRESHOLDS:
-            code += t >= threshold
-        out[i % 16] |= np.uint8(code << (4 * (i // 16)))
-
-
-# ---- a tile: values scaled by a power of two, and their weights ----
-
-
-@inline
-def _sum_of_eight(p: Any) -> Any:
-    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
-
-
-@inline
-def _weigh_as_reference(x: Any, w: Any, weights: Any) -> None:
-    """Importance times the root of 2 mean(x^2) + x^2; x^2 without one."""
-    sums = np.zeros(SUBS, np.float32)
-    for i in range(x.size):
-        sums[i // BLOCK] += x[i] * x[i]
-    total = sums[0] if x.size == BLOCK else _sum_of_eight(sums)
-    twice_mean = total * (np.float32(2) / np.float32(x.size))
-    for i in range(x.size):
-        square = x[i] * x[i]
-        weights[i] = max(w[i] * np.sqrt(twice_mean + square) if w.size else square, TINY_WEIGHT)
-
-
-@inline
-def _fill(x: Any, w: Any, objective: int, tile: Any, weights: Any) -> Any:
-    """Fills tile and weights of a block or a super-block; the power of two that undoes the scaling."""
-    power = power_of_two_of(min(_largest_of(x), FAR))
-    for i in range(x.size):
-        tile[i] = min(max(x[i], -FAR), FAR) * (ONE / power)
-        weights[i] = w[i] if w.size and objective != GT_MSE else ONE
-    if objective == GT_REF:
-        _weigh_as_reference(tile, w, weights)
-    return power
-
-
 # ---- IQ4_NL ----
 
 
@@ -239,7 +109,7 @@ def _search_steps(x: Any, w: Any, s: Any, power: Any, best: Any, found: Any) -> 
     for k in range(-STEPS, STEPS + 1):
         s = max(given + np.float32(k) * LEAST_SCALE, LEAST_SCALE) * (ONE / power)
         for side in range(2):
-            e = _error_of(x, w, s, side)
+            e = error_of(x, w, s, side)
             if e < best:
                 best, found = e, -s if side else s
     return found
@@ -248,17 +118,17 @@ def _search_steps(x: Any, w: Any, s: Any, power: Any, best: Any, found: Any) -> 
 @inline
 def _choose_nl_scale(x: Any, w: Any, power: Any, plan: Any) -> Any:
     """The storable scale of least error; 0 if zeros are as good."""
-    v, nowhere = _natural_scale(x), np.empty((0, 0, 0), np.float32)
-    gain, fit = _search_gains(x, w, v, plan.first, ZERO, v, nowhere)
-    gain, fit = _search_gains(x, w, fit, plan.second, gain, fit, nowhere)
+    v, nowhere = natural_scale(x), np.empty((0, 0, 0), np.float32)
+    gain, fit = search_gains(x, w, v, plan.first, ZERO, v, nowhere)
+    gain, fit = search_gains(x, w, fit, plan.second, gain, fit, nowhere)
     best, found = energy_of(x, w), ZERO
     for r in range(plan.refits + 1):
         s = storable(abs(fit), power) * (-ONE if fit < ZERO else ONE)
-        e = _error_of(x, w, s, 0)
+        e = error_of(x, w, s, 0)
         if e < best:
             best, found = e, s
         if r < plan.refits:
-            xl, ll = _moments_of(x, w, ONE / s, 0)
+            xl, ll = moments_of(x, w, ONE / s, 0)
             fit = xl / ll
     return _search_steps(x, w, abs(s), power, best, found) * power
 
@@ -268,10 +138,10 @@ def encode_iq4_nl(x: Any, w: Any, out: Any, objective: int, effort: int) -> None
     tile, weights = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for b in range(x.size // BLOCK):
         at, row = slice(b * BLOCK, b * BLOCK + BLOCK), out[18 * b : 18 * b + 18]
-        power = _fill(x[at], w[at], objective, tile, weights)
+        power = fill_tile(x[at], w[at], objective, tile, weights)
         d = _choose_nl_scale(tile, weights, power, NL[effort])
         store_u16(row, 0, f16_from_scale(d))
-        _round_block(x[at], d, row[2:])
+        round_block(x[at], d, row[2:])
 
 
 # ---- IQ4_XS ----
@@ -284,10 +154,10 @@ def _search_sub(x: Any, w: Any, d: Any, v: Any, window: Any) -> Any:
     middle = (abs(v) / d + MAGIC) - MAGIC
     for k in range(window.n):
         c = min(max(middle + np.float32(window.low + k), ONE), MOST + ONE)
-        e = _error_of(x, w, d * c, 0)
+        e = error_of(x, w, d * c, 0)
         if e < best and c <= MOST:
             best, found = e, c
-        e = _error_of(x, w, d * c, 1)
+        e = error_of(x, w, d * c, 1)
         if e < best:
             best, found = e, -c
     return found, best
@@ -300,16 +170,16 @@ def _search_super(tile: Any, weights: Any, d: Any, around: Any, window: Any, now
     for j in range(SUBS):
         x, w = tile[j * BLOCK : j * BLOCK + BLOCK], weights[j * BLOCK : j * BLOCK + BLOCK]
         now[0, j], errors[j] = _search_sub(x, w, d, around[j], window)
-        now[1, j], now[2, j] = _moments_of(x, w, inverse_of(d * now[0, j]), 0)
-    return _sum_of_eight(errors)
+        now[1, j], now[2, j] = moments_of(x, w, inverse_of(d * now[0, j]), 0)
+    return sum_of_eight(errors)
 
 
 @inline
 def _refitted(best: Any, power: Any) -> Any:
     """The least-squares d for the codes found, storable; as it was if all sub-scales are 0."""
     above, below = best[0] * best[1], (best[0] * best[0]) * best[2]
-    b = _sum_of_eight(below)
-    return storable(_sum_of_eight(above) * inverse_of(b), power) if b > ZERO else best[3, 0]
+    b = sum_of_eight(below)
+    return storable(sum_of_eight(above) * inverse_of(b), power) if b > ZERO else best[3, 0]
 
 
 @inline
@@ -351,7 +221,7 @@ def _storable_above(d: Any, power: Any) -> Any:
 @inline
 def _choose_d(rows: Any, own: Any, natural: Any, power: Any, plan: Any, group: int) -> Any:
     """The most promising of a group of d; of equals, the first."""
-    reach = _largest_of(own) * (ONE / MOST)
+    reach = largest_of(own) * (ONE / MOST)
     best, found = HOPELESS, ZERO
     for k in range(LANES):
         d = _storable_above(reach * (plan.start + np.float32(group * LANES + k) * plan.step), power)
@@ -368,8 +238,8 @@ def _choose_xs_scales(tile: Any, weights: Any, power: Any, plan: Any) -> Any:
     rows = np.empty((SUBS, 2, plan.first.n, 2), np.float32)
     for j in range(SUBS):
         x, w = tile[j * BLOCK : j * BLOCK + BLOCK], weights[j * BLOCK : j * BLOCK + BLOCK]
-        natural[j] = _natural_scale(x)
-        _, own[j] = _search_gains(x, w, natural[j], plan.first, ZERO, natural[j], rows[j])
+        natural[j] = natural_scale(x)
+        _, own[j] = search_gains(x, w, natural[j], plan.first, ZERO, natural[j], rows[j])
     best = np.zeros((4, SUBS), np.float32)
     best[3, 1] = HOPELESS
     for group in range(plan.groups):
@@ -386,7 +256,7 @@ def encode_iq4_xs(x: Any, w: Any, out: Any, objective: int, effort: int) -> None
     tile, weights = np.empty(SUPER, np.float32), np.empty(SUPER, np.float32)
     for b in range(x.size // SUPER):
         at, row = slice(b * SUPER, b * SUPER + SUPER), out[136 * b : 136 * b + 136]
-        power = _fill(x[at], w[at], objective, tile, weights)
+        power = fill_tile(x[at], w[at], objective, tile, weights)
         d, scales = _choose_xs_scales(tile, weights, power, XS[effort])
         d *= power
         store_u16(row, 0, f16_from_scale(d))
@@ -396,7 +266,7 @@ def encode_iq4_xs(x: Any, w: Any, out: Any, objective: int, effort: int) -> None
             row[2 + j // 4] |= np.uint8((c >> 4) << (2 * (j % 4)))
             row[4 + j // 2] |= np.uint8((c & 15) << (4 * (j % 2)))
             sub = x[b * SUPER + j * BLOCK : b * SUPER + j * BLOCK + BLOCK]
-            _round_block(sub, d * scales[j], row[8 + 16 * j : 24 + 16 * j])
+            round_block(sub, d * scales[j], row[8 + 16 * j : 24 + 16 * j])
 
 
 # ---- decoding ----
