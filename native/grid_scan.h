@@ -1,9 +1,11 @@
 /* The search over rows in sixteen-bit integers: half the width, and on many processors twice the throughput of float32.
  *
- * Which scale is best is a matter of comparing errors, and for that they need not be exact. Here a sub-block's costs are
- * integers in units of its energy (sum w x^2) / 2^17, saturated: an error of two percent of the energy is 2600 units,
- * and what rounding 32 weights' costs adds to it is one or two. The tables of halves, the comparisons and the lanes
- * are those of grid_search.h. Rows, and errors that are compared between sub-blocks, are found in float32.
+ * Which scale is best is a matter of comparing errors, and for that they need not be exact. Here a sub-block's costs
+ * are integers in units of a part of its energy sum w x^2, saturated. In IQ3 the unit is 2^-17 of it: an error of two
+ * percent of the energy is 2600 units, and what rounding 32 weights' costs adds to it is one or two. In IQ2, where a
+ * single group may cost more than a quarter of the energy and must not look cheaper than it is, it is 2^-15. The tables
+ * of halves, the comparisons and the lanes are those of grid_search.h. Rows, and errors that are compared between
+ * sub-blocks, are found in float32.
  *
  * The weights' costs come without a multiplication by the level: with r = sqrt(w / unit) the terms r (x - b level) of
  * successive levels differ by r b times a constant; one subtraction and one square for a level of a weight. */
@@ -103,13 +105,14 @@ GT_INLINE void level_costs(const grid_tile *t, int at, const scan_scales *s, int
     }
 }
 
-/* What a wrong sign adds, 4 w x b level. */
-GT_INLINE void flip_costs(const grid_tile *t, int at, const scan_scales *s, int n_levels, enum grid_levels kind,
-                          vh *cost) {
+/* What a wrong sign adds, 4 w x b level; nothing in the lanes that `odd`, if given, leaves out. */
+GT_INLINE void flip_costs(const grid_tile *t, int at, const scan_scales *s, const int32_t *odd, int n_levels,
+                          enum grid_levels kind, vh *cost) {
     vf y[PARTS];
     for (int u = 0; u < PARTS; ++u) {
         vf r = vf_load(t->root + at + u * VW), x = vf_load(t->x + at + u * VW);
         y[u] = (r * x) * (r * s->b[u]);
+        if (odd) y[u] = (vf)((vi)y[u] & vi_load(odd + u * VW));
     }
     for (int l = 0; l < n_levels; ++l) {
         vf more[PARTS];
@@ -144,11 +147,11 @@ GT_INLINE void scan_half(const grid_tile *t, int at, const scan_scales *s, int n
     SCAN_POINTS(n_dims, n_levels, one, vh_add, table)
 }
 
-GT_INLINE void scan_half_flipped(const grid_tile *t, int at, const scan_scales *s, int n_dims, int n_levels,
-                                 enum grid_levels kind, const vh *plain, vh *table) {
+GT_INLINE void scan_half_flipped(const grid_tile *t, int at, const scan_scales *s, const int32_t *odd, int n_dims,
+                                 int n_levels, enum grid_levels kind, const vh *plain, vh *table) {
     vh one[4][8];
     int points = n_dims == 2 ? n_levels * n_levels : n_levels * n_levels * n_levels * n_levels;
-    for (int i = 0; i < n_dims; ++i) flip_costs(t, at + i * LANES, s, n_levels, kind, one[i]);
+    for (int i = 0; i < n_dims; ++i) flip_costs(t, at + i * LANES, s, odd, n_levels, kind, one[i]);
     SCAN_POINTS(n_dims, n_levels, one, vh_min, table)
     for (int p = 0; p < points; ++p) table[p] = vh_add(plain[p], table[p]);
 }
@@ -159,10 +162,10 @@ GT_INLINE void scan_group(const grid_tile *t, int at, const scan_scales *s, int 
     scan_half(t, at + n_dims * LANES, s, n_dims, n_levels, kind, g->second);
 }
 
-GT_INLINE void scan_group_flipped(const grid_tile *t, int at, const scan_scales *s, int n_dims, int n_levels,
-                                  enum grid_levels kind, const scan_table *plain, scan_table *g) {
-    scan_half_flipped(t, at, s, n_dims, n_levels, kind, plain->first, g->first);
-    scan_half_flipped(t, at + n_dims * LANES, s, n_dims, n_levels, kind, plain->second, g->second);
+GT_INLINE void scan_group_flipped(const grid_tile *t, int at, const scan_scales *s, const int32_t *odd, int n_dims,
+                                  int n_levels, enum grid_levels kind, const scan_table *plain, scan_table *g) {
+    scan_half_flipped(t, at, s, odd, n_dims, n_levels, kind, plain->first, g->first);
+    scan_half_flipped(t, at + n_dims * LANES, s, odd, n_dims, n_levels, kind, plain->second, g->second);
 }
 
 /* ---- GRID_<NAME>_ROWS(SCAN, SCAN_AND), and with `worse` for one wrong sign SCAN_ODD: as LEAST and LEAST_ODD ---- */

@@ -13,7 +13,6 @@
 #define LARGEST_SCALE 65504.0f
 #define TINY_WEIGHT 0x1p-60f
 #define FAR 0x1p30f
-#define UNIT 0x1p-17f       /* of errors as integers: this much of the energy */
 #define NO_ENERGY 0x1p-100f /* so little that it has no unit */
 #define OUTLIER 8.0f /* a weight that is so many times the root mean square does not set the scale */
 
@@ -83,9 +82,9 @@ void GT_FN(gt_grid_fill)(grid_tile *t, const grid_type *type, const float *x, co
             most = vf_max(most, vf_abs(v));
         }
         vf_store(t->size + o, vf_min(most, vf_sqrt(xx / sum) * OUTLIER));
-        vf_store(t->unit + o, xx * UNIT);
+        vf_store(t->unit + o, xx * type->unit);
         vm some = vm_less(vf_set1(NO_ENERGY), xx);
-        vf per_unit = vf_where(some, vf_set1(1.0f) / (vf_where(some, xx, vf_set1(1.0f)) * UNIT), (vf){0});
+        vf per_unit = vf_where(some, vf_set1(1.0f) / (vf_where(some, xx, vf_set1(1.0f)) * type->unit), (vf){0});
         for (int i = 0; i < type->sub; ++i)
             vf_store(t->root + i * LANES + o, vf_sqrt(vf_load(t->w + i * LANES + o) * per_unit));
     }

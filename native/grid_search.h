@@ -53,6 +53,7 @@ typedef struct {
     int top; /* c is in 0 .. top */
     grid_cost cost;
     void (*fit)(const grid_tile *t, const float b[LANES], grid_pick *pick);
+    float unit; /* of errors as integers, where there is a scan (grid_scan.h): this much of the energy */
 } grid_type;
 
 /* How far a search goes. The numbers were found by trying, on rows that are in no test. */
@@ -122,12 +123,12 @@ GT_INLINE void half_costs(const float *x, const float *w, const vf *level, int n
                 table[t * n_levels * n_levels + s] = pair[0][s] + pair[1][t];
 }
 
-/* flipped[p]: the same cost with the sign of the cheapest weight wrong, 4 w x level more. */
-GT_INLINE void flipped_costs(const float *x, const float *w, const vf *level, int n_dims, int n_levels,
+/* flipped[p]: the same cost with the sign of the cheapest weight wrong, 4 w x level more; only in lanes of `odd`. */
+GT_INLINE void flipped_costs(const float *x, const float *w, vi odd, const vf *level, int n_dims, int n_levels,
                              const vf *table, vf *flipped) {
     vf one[4][8], pair[2][64];
     for (int i = 0; i < n_dims; ++i) {
-        vf v = (vf_load(w + i * LANES) * vf_load(x + i * LANES)) * 4.0f;
+        vf v = (vf)((vi)((vf_load(w + i * LANES) * vf_load(x + i * LANES)) * 4.0f) & odd);
         for (int t = 0; t < n_levels; ++t) one[i][t] = v * level[t];
     }
     for (int h = 0; h < n_dims / 2; ++h)
@@ -156,11 +157,11 @@ GT_INLINE void group_costs(const float *x, const float *w, const vf *level, int 
     half_costs(x + n_dims * LANES, w + n_dims * LANES, level, n_dims, n_levels, g->second);
 }
 
-GT_INLINE void group_flipped(const float *x, const float *w, const vf *level, int n_dims, int n_levels,
+GT_INLINE void group_flipped(const float *x, const float *w, vi odd, const vf *level, int n_dims, int n_levels,
                              const group_table *plain, group_table *g) {
     int next = n_dims * LANES;
-    flipped_costs(x, w, level, n_dims, n_levels, plain->first, g->first);
-    flipped_costs(x + next, w + next, level, n_dims, n_levels, plain->second, g->second);
+    flipped_costs(x, w, odd, level, n_dims, n_levels, plain->first, g->first);
+    flipped_costs(x + next, w + next, odd, level, n_dims, n_levels, plain->second, g->second);
 }
 
 /* ---- the least cost of a group: GRID_<NAME>_ROWS(LEAST, AND) ---- */

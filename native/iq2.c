@@ -1,12 +1,42 @@
 /* Encoders of IQ2_XXS, IQ2_XS and IQ2_S: super-blocks of 256 weights, a codebook for every eight. */
-#include "grid_search.h"
+#include "grid_scan.h"
 #include "grids.h"
 
 #define FOURS 4, 3 /* a half: four weights of three levels */
 #define POINTS 81
 
-/* A type's cost and fit; every group of eight must have an even number of minus signs (parity) or not. */
+/* Where signs come in even numbers the tables of one wrong sign hold, in lanes that need none, the plain costs: then
+ * the least of both ways is right for every lane. */
+#define LEAST_EITHER_PAIR LEAST_ODD_PAIR
+#define LEAST_EITHER(s, f, rest)                                                       \
+    {                                                                                                             \
+        vf m = table->first[f], n = wrong->first[f];                                                              \
+        rest best = vf_min(best, vf_min(table->second[s] + n, wrong->second[s] + m));                             \
+    }
+#define SCAN_EITHER_PAIR SCAN_ODD_PAIR
+#define SCAN_EITHER(s, f, rest)                                                                                   \
+    {                                                                                                             \
+        vh m = table->first[f], n = wrong->first[f];                                                              \
+        rest best = vh_min(best, vh_min(vh_add(table->second[s], n), vh_add(wrong->second[s], m)));               \
+    }
+
 #define PARITY_TYPE(type, TYPE, GROUPS)                                                                           \
+    static void scan_##type(const grid_tile *t, const float b[LANES], float error[LANES]) {                       \
+        for (int o = 0; o < LANES; o += VH) {                                                                     \
+            scan_scales scales = scales_to_scan(t, b, o);                                                         \
+            scan_sums sums = {{{0}}};                                                                             \
+            for (int g = 0; g < GROUPS; ++g) {                                                                    \
+                int at = 8 * g * LANES + o;                                                                       \
+                scan_table plain, flipped, *table = &plain, *wrong = &flipped;                                    \
+                vh best = VH_MOST;                                                                                \
+                scan_group(t, at, &scales, FOURS, IQ2_LEVELS, table);                                             \
+                scan_group_flipped(t, at, &scales, t->odd + g * LANES + o, FOURS, IQ2_LEVELS, table, wrong);      \
+                GRID_##TYPE##_ROWS(SCAN_EITHER, SCAN_AND_ODD)                                                     \
+                for (int u = 0; u < PARTS; ++u) sums.part[u] += vh_part(best, u);                                 \
+            }                                                                                                     \
+            scan_total(t, &sums, o, error);                                                                       \
+        }                                                                                                         \
+    }                                                                                                             \
     static void cost_##type(const grid_tile *t, const float b[LANES], float error[LANES]) {                       \
         for (int o = 0; o < LANES; o += VW) {                                                                     \
             vf level[3], total = {0};                                                                             \
@@ -14,11 +44,12 @@
             for (int g = 0; g < GROUPS; ++g) {                                                                    \
                 int at = 8 * g * LANES + o;                                                                       \
                 group_table plain, flipped, *table = &plain, *wrong = &flipped;                                   \
-                vf best = vf_set1(ABOVE_ALL), worse = best;                                                       \
+                vf best = vf_set1(ABOVE_ALL);                                                                     \
+                vi odd = vi_load(t->odd + g * LANES + o);                                                         \
                 group_costs(t->x + at, t->w + at, level, FOURS, table);                                           \
-                group_flipped(t->x + at, t->w + at, level, FOURS, table, wrong);                                  \
-                GRID_##TYPE##_ROWS(LEAST_ODD, AND_ODD)                                                            \
-                total += vf_select(vi_load(t->odd + g * LANES + o), worse, best);                                 \
+                group_flipped(t->x + at, t->w + at, odd, level, FOURS, table, wrong);                             \
+                GRID_##TYPE##_ROWS(LEAST_EITHER, AND_ODD)                                                         \
+                total += best;                                                                                    \
             }                                                                                                     \
             vf_store(error + o, total);                                                                           \
         }                                                                                                         \
@@ -34,7 +65,7 @@
                 group_table plain, flipped, *table = &plain, *wrong = &flipped;                                   \
                 found_row found = NOTHING_FOUND;                                                                  \
                 group_costs(t->x + at, t->w + at, level, FOURS, table);                                           \
-                group_flipped(t->x + at, t->w + at, level, FOURS, table, wrong);                                  \
+                group_flipped(t->x + at, t->w + at, odd, level, FOURS, table, wrong);                             \
                 number_points(table->first, POINTS);                                                              \
                 number_points(wrong->first, POINTS);                                                              \
                 GRID_##TYPE##_ROWS(FIND_ODD, AND_ODD)                                                             \
@@ -46,6 +77,21 @@
     }
 PARITY_TYPE(iq2_xxs, IQ2_XXS, 4)
 PARITY_TYPE(iq2_xs, IQ2_XS, 2)
+
+static void scan_iq2_s(const grid_tile *t, const float b[LANES], float error[LANES]) {
+    for (int o = 0; o < LANES; o += VH) {
+        scan_scales scales = scales_to_scan(t, b, o);
+        scan_sums sums = {{{0}}};
+        for (int g = 0; g < 2; ++g) {
+            scan_table plain, *table = &plain;
+            vh best = VH_MOST;
+            scan_group(t, 8 * g * LANES + o, &scales, FOURS, IQ2_LEVELS, table);
+            GRID_IQ2_S_ROWS(SCAN, SCAN_AND)
+            for (int u = 0; u < PARTS; ++u) sums.part[u] += vh_part(best, u);
+        }
+        scan_total(t, &sums, o, error);
+    }
+}
 
 static void cost_iq2_s(const grid_tile *t, const float b[LANES], float error[LANES]) {
     for (int o = 0; o < LANES; o += VW) {
@@ -82,9 +128,9 @@ static void fit_iq2_s(const grid_tile *t, const float b[LANES], grid_pick *pick)
     }
 }
 
-static const grid_type IQ2_XXS_TYPE = {32, 15, cost_iq2_xxs, fit_iq2_xxs};
-static const grid_type IQ2_XS_TYPE = {16, 15, cost_iq2_xs, fit_iq2_xs};
-static const grid_type IQ2_S_TYPE = {16, 15, cost_iq2_s, fit_iq2_s};
+static const grid_type IQ2_XXS_TYPE = {32, 15, cost_iq2_xxs, fit_iq2_xxs, 0x1p-15f};
+static const grid_type IQ2_XS_TYPE = {16, 15, cost_iq2_xs, fit_iq2_xs, 0x1p-15f};
+static const grid_type IQ2_S_TYPE = {16, 15, cost_iq2_s, fit_iq2_s, 0x1p-15f};
 
 static const grid_plan IQ2_XXS[3] = {
     {0.10f, 0.03f, 5, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
@@ -161,7 +207,7 @@ static void pack_iq2_s(const grid_tile *t, const grid_pick *pick, const float c[
             grid_solution s;                                                                                      \
             grid_pick pick;                                                                                       \
             GT_FN(gt_grid_fill)(&t, &TYPE##_TYPE, x + i, w ? w + i : NULL, blocks, opt->objective, factor, 1);    \
-            GT_FN(gt_grid_choose)(&t, &TYPE##_TYPE, &TYPE[opt->effort], &s);                                      \
+            GT_FN(gt_grid_scan_and_choose)(&t, &TYPE##_TYPE, scan_##type, &TYPE[opt->effort], &s);                \
             GT_FN(gt_grid_round)(&t, &TYPE##_TYPE, &s, &pick);                                                    \
             for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&t, &pick, s.c, 8 * u, s.d[8 * u], out); \
         }                                                                                                         \

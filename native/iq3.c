@@ -63,7 +63,7 @@ GT_INLINE two_costs costs_iq3_xxs(const grid_tile *t, int at, const vf *level, i
                                   group_table *wrong) {
     vf best = vf_set1(ABOVE_ALL), worse = best;
     group_costs(t->x + at, t->w + at, level, 2, 8, table);
-    group_flipped(t->x + at, t->w + at, level, 2, 8, table, wrong);
+    group_flipped(t->x + at, t->w + at, vi_set1(-1), level, 2, 8, table, wrong);
     if (numbered) {
         number_points(table->first, 64);
         number_points(wrong->first, 64);
@@ -81,7 +81,7 @@ static void scan_iq3_xxs(const grid_tile *t, const float b[LANES], float error[L
             scan_table plain, flipped, *table = &plain, *wrong = &flipped;
             vh best = VH_MOST, worse = best;
             scan_group(t, 4 * g * LANES + o, &scales, 2, 8, IQ3_XXS_LEVELS, table);
-            scan_group_flipped(t, 4 * g * LANES + o, &scales, 2, 8, IQ3_XXS_LEVELS, table, wrong);
+            scan_group_flipped(t, 4 * g * LANES + o, &scales, NULL, 2, 8, IQ3_XXS_LEVELS, table, wrong);
             GRID_IQ3_XXS_ROWS(SCAN_ODD, SCAN_AND_ODD)
             more = g % 2 ? vh_min(more, worse - best) : worse - best;
             for (int u = 0; u < PARTS; ++u) {
@@ -137,8 +137,8 @@ static void fit_iq3_xxs(const grid_tile *t, const float b[LANES], grid_pick *pic
     }
 }
 
-static const grid_type IQ3_S_TYPE = {32, 15, cost_iq3_s, fit_iq3_s};
-static const grid_type IQ3_XXS_TYPE = {32, 15, cost_iq3_xxs, fit_iq3_xxs};
+static const grid_type IQ3_S_TYPE = {32, 15, cost_iq3_s, fit_iq3_s, 0x1p-17f};
+static const grid_type IQ3_XXS_TYPE = {32, 15, cost_iq3_xxs, fit_iq3_xxs, 0x1p-17f};
 
 static const grid_plan IQ3_S[3] = {
     {0.049f, 0.008f, 6, 0.9f, 0.02f, 16, 0, 1, 0, 0, 0, 0, 0},
