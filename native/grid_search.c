@@ -207,8 +207,8 @@ static void set_d(float d[LANES], int u, int lanes, float value) {
     for (int j = u * lanes; j < (u + 1) * lanes; ++j) d[j] = value;
 }
 
-void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, const grid_plan *p,
-                                    grid_solution *out) {
+void GT_FN(gt_grid_choose_by)(const grid_tile *t, const grid_type *type, grid_cost scan, grid_cost codes,
+                              const grid_plan *p, grid_solution *out) {
     int lanes = SUPER / type->sub;
     scales s;
     holder best = {{{0}, {0}}, {ABOVE_ALL, ABOVE_ALL}};
@@ -217,7 +217,7 @@ void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, g
     for (int u = 0; u < LANES / lanes; ++u)
         set_d(d, u, lanes, first_d(&s, u * lanes, lanes, type, p, t->power[u]));
     /* without other d to compare with there is no need for exact errors, and without other codes for none at all */
-    grid_cost cost = p->starts ? type->cost : p->width > 1 ? scan : NULL;
+    grid_cost cost = p->starts ? type->cost : p->width > 1 ? codes : NULL;
     search(t, type, cost, &s, d, p->low, p->width, lanes, &best);
     memcpy(center, d, sizeof center);
     for (int k = 0; k < p->starts; ++k) {
@@ -227,6 +227,11 @@ void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, g
         search(t, type, type->cost, &s, d, p->start_low, p->start_width, lanes, &best);
     }
     *out = best.s;
+}
+
+void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, const grid_plan *p,
+                                    grid_solution *out) {
+    GT_FN(gt_grid_choose_by)(t, type, scan, scan, p, out);
 }
 
 void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *out) {
