@@ -189,7 +189,7 @@ GT_INLINE void fit(const grid_tile *t, const float *b, int groups, grid_pick *pi
     }                                                                                                                \
     static void cost_##type(const grid_tile *t, const float b[LANES], float e[LANES]) { cost(t, b, (sub) / 8, e); }  \
     static void fit_##type(const grid_tile *t, const float b[LANES], grid_pick *pick) { fit(t, b, (sub) / 8, pick); } \
-    static const grid_type type = {(sub), 7, cost_##type, fit_##type};
+    static const grid_type type = {(sub), 7, cost_##type, fit_##type, 1.0f};
 TYPE(iq1_s, 32)
 TYPE(iq1_m, 16)
 
