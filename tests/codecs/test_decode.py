@@ -18,8 +18,6 @@ from gguftool.codecs import dispatch, jit, native
 from gguftool.errors import CodecError
 from gguftool.format.quanttypes import type_by_name
 
-NAMES = tuple(name for name in BLOCKS if dispatch.can_decode(type_by_name(name)))
-
 
 def random_blocks(name: str, n_rows: int, n_blocks: int) -> np.ndarray:
     """Rows of random bytes whose f16 scales are any finite value, subnormals and both zeros too."""
@@ -33,7 +31,7 @@ def random_blocks(name: str, n_rows: int, n_blocks: int) -> np.ndarray:
     return blocks.reshape(n_rows, -1)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NO_GOLDEN])
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name not in NO_GOLDEN])
 def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:  # noqa: F811
     golden = golden_blocks(shared, name)
     checked = 0
@@ -47,7 +45,7 @@ def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:  #
     assert checked >= (5 if name in NEED_IMATRIX else 9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_test_vectors(shared: Path, name: str) -> None:
     """What the specification's test vectors say of decoding; libggml makes the blocks, their hash included."""
     lib, sets = libggml(), vector_sets()
@@ -70,7 +68,7 @@ def test_test_vectors(shared: Path, name: str) -> None:
     assert checked >= 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:  # noqa: F811
     t = type_by_name(name)
     blocks = random_blocks(name, 4, 16)
@@ -82,14 +80,14 @@ def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:  # noqa
     assert got.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_any_bytes_decode_as_the_reference_has_it(name: str) -> None:
     blocks, n_cols = random_blocks(name, 16, 16), 16 * type_by_name(name).block_size
     expected = dequantize(libggml(), name, blocks, n_cols)
     assert dispatch.decode(blocks, name, n_cols).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_rows_are_independent(name: str) -> None:
     t = type_by_name(name)
     blocks = random_blocks(name, 3, 2)
@@ -108,7 +106,7 @@ def test_zero_rows_and_zero_columns() -> None:
 def test_both_backends_decode_the_same_types() -> None:
     ours = {type_id for type_id, codec in native.codecs().items() if codec.decodes}
     assert ours == {type_id for type_id, codec in jit.codecs().items() if codec.decodes}
-    assert {type_by_name(name).id for name in (*NAMES, "f32", "f16", "bf16")} == ours
+    assert {type_by_name(name).id for name in (*BLOCKS, "f32", "f16", "bf16")} == ours
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from gguftool.format.quanttypes import type_by_name
 
 Array = npt.NDArray[np.float32]
 
-NAMES = tuple(name for name in BLOCKS if dispatch.can_encode(type_by_name(name)))
 N = 512
 
 #: Ways to fill a block of 256 columns, of a row and of an importance. Each gets a generator.
@@ -86,7 +85,7 @@ def check(name: str, x: Array, a: npt.NDArray[np.float64] | None, objective: str
         assert (errors <= signals * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 @given(
     kinds=st.lists(st.sampled_from(sorted(ROWS)), min_size=4, max_size=4),
     importances=st.none() | st.lists(st.sampled_from(sorted(IMPORTANCES)), min_size=2, max_size=2),
@@ -104,7 +103,7 @@ def test_whatever_comes_in(
     check(name, np.clip(rows, -3.4e38, 3.4e38).astype(np.float32), a, objective, effort)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_the_edge_set_and_awkward_rows(shared: Path, name: str) -> None:
     inputs = golden_inputs(shared)
     for effort in dispatch.EFFORTS:
@@ -115,7 +114,7 @@ def test_the_edge_set_and_awkward_rows(shared: Path, name: str) -> None:
                 check(name, awkward_rows(N), a, objective, effort)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_every_way_gives_the_same_bytes(name: str) -> None:
     x = np.concatenate([awkward_rows(N), (0.02 * np.random.default_rng(2).standard_t(4, (4, N))).astype(np.float32)])
     for a in (lognormal(N), awkward_importance(N), None):
@@ -125,7 +124,7 @@ def test_every_way_gives_the_same_bytes(name: str) -> None:
                 assert len(set(found.values())) == 1, (objective, effort, a is None)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_unobserved_columns(name: str) -> None:
     """A slice of zeros is fitted as if unweighted, a block as if of average importance, a sub-block well enough."""
     x, a = np.random.default_rng(6).standard_normal((4, N)).astype(np.float32), lognormal(N).astype(np.float64)
@@ -141,7 +140,7 @@ def test_unobserved_columns(name: str) -> None:
     assert ((x[part] - weighted[part]) ** 2).sum() < 3 * ((x[part] - plain[part]) ** 2).sum()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_importances_count_by_their_ratios(name: str) -> None:
     x, a = (0.02 * np.random.default_rng(7).standard_t(4, (2, N))).astype(np.float32), lognormal(N).astype(np.float64)
     blocks = dispatch.encode(x, name, a)
@@ -149,7 +148,7 @@ def test_importances_count_by_their_ratios(name: str) -> None:
         assert dispatch.encode(x, name, a * factor).tobytes() == blocks.tobytes()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*FP4, "q8_0")])  # which cannot, or may not
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name not in (*FP4, "q8_0")])  # which cannot, or may not
 def test_small_weights_do_not_collapse(name: str) -> None:
     z, a = np.random.default_rng(6).standard_normal((4, 1024)), lognormal(1024)
 
@@ -160,7 +159,7 @@ def test_small_weights_do_not_collapse(name: str) -> None:
     assert error(1e-4) < 1.1 * error(0.02)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
 def test_nan_and_infinity_are_refused(name: str, bad: float) -> None:
     x, a = (0.02 * np.random.default_rng(1).standard_normal((4, N))).astype(np.float32), np.ones(N)

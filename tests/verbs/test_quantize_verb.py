@@ -210,9 +210,8 @@ def test_every_problem_at_once_and_nothing_written(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_a_mixture_that_needs_importances_is_refused_in_one_line_that_says_what_needs_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_name: str, needy: str
+    tmp_path: Path, type_name: str, needy: str
 ) -> None:
-    monkeypatch.setattr(dispatch, "can_encode", lambda kind: True)
     path = write_model(tmp_path / "m.gguf", n_layer=2)
     with pytest.raises(PlanError) as found:
         gguftool.quantize(path, tmp_path / "o.gguf", type_name)
