@@ -18,14 +18,15 @@
 
 /* ---- the tile ---- */
 
-/* The reference's weights: importance times the root of factor * mean(x^2) + x^2 over the super-block; x^2 without one. */
+/* The reference's weights: importance times the root of factor * mean(x^2) + x^2 over the super-block; without one, that
+ * sum itself. */
 static void weigh_as_reference(float *w, const float *x, int has_w, float factor) {
     float sums[LANES] = {0};
     for (int i = 0; i < SUPER; ++i) sums[i % LANES] += x[i] * x[i];
     float mean = sum16(sums) * (factor / SUPER);
     for (int i = 0; i < SUPER; i += VW) {
-        vf v = vf_load(x + i), v2 = v * v;
-        vf_store(w + i, vf_max(has_w ? vf_load(w + i) * vf_sqrt(mean + v2) : v2, vf_set1(TINY_WEIGHT)));
+        vf v = vf_load(x + i), sum = mean + v * v;
+        vf_store(w + i, vf_max(has_w ? vf_load(w + i) * vf_sqrt(sum) : sum, vf_set1(TINY_WEIGHT)));
     }
 }
 

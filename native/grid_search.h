@@ -73,7 +73,8 @@ typedef struct {
     float d[LANES], c[LANES];
 } __attribute__((aligned(64))) grid_solution;
 
-/* `blocks` super-blocks (1 or 2) into a tile; w may be NULL; mean_factor as in the reference's weights. */
+/* `blocks` super-blocks (1 or 2) into a tile; w may be NULL; mean_factor is that of the reference's weights, with or
+ * without w. */
 void GT_FN(gt_grid_fill)(grid_tile *t, const grid_type *type, const float *x, const float *w, int blocks, int objective,
                          float mean_factor, int has_signs);
 void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *best);
