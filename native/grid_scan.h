@@ -75,7 +75,7 @@ GT_INLINE vi vh_part(vh v, int part) {
 }
 #endif
 
-/* The scales of one vector's lanes: beyond half the size every weight has the lowest level, and worse comes to worse. */
+/* The scales of one vector's lanes; at half the size every weight has the lowest level, and beyond it is only worse. */
 typedef struct {
     vf b[PARTS];
 } scan_scales;

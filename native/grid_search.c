@@ -1,20 +1,24 @@
 /* The search over scales that all grid types share: grid_search.h has the search over rows.
  *
- * First every sub-block looks for its own real scale: a dozen candidates around its size, each with an exhaustive
- * search over rows, and the least-squares scale of the best. Near it the error is a parabola whose curvature is known
- * (sum w q^2), so d is chosen on these parabolas, over many candidates and at next to no cost; that replaces the
- * reference's d, which always gives the largest scale the largest code. From then on only what can be stored is
- * measured: codes in a window around each scale, the error with the rows searched again, d refitted by least squares
- * and rounded to binary16, and so on for a few d around the best. */
+ * First every sub-block looks for its own real scale: some candidates around its size, each with an exhaustive search
+ * over rows, and through the three errors about the least one a parabola. Its vertex is the scale, its curvature says
+ * how fast the error rises beside it; so d is chosen on these parabolas, over many candidates and at next to no cost,
+ * where the reference always gives the largest scale the largest code. From then on only what can be stored is
+ * measured: d as binary16 and codes in a window around each scale, with the rows searched again, for one d or for a few
+ * around it. For the scales found the rows are chosen in float32, and for these rows d is once more the least-squares
+ * one. (To go on, rows for the new d and d for the new rows, lowers the error of IQ3 by 0.0003 of itself, and costs a
+ * tenth.)
+ *
+ * Comparisons between scales of one sub-block may be made in integers (grid_scan.h); `scan` is for these. */
 #include "grid_search.h"
-
 
 #define LEAST_SCALE 0x1p-24f
 #define LARGEST_SCALE 65504.0f
 #define TINY_WEIGHT 0x1p-60f
 #define FAR 0x1p30f
 #define NO_ENERGY 0x1p-100f /* so little that it has no unit */
-#define OUTLIER 8.0f /* a weight that is so many times the root mean square does not set the scale */
+#define NARROW 0x1p-120f    /* the square of a distance that is too small to divide by */
+#define OUTLIER 8.0f        /* a weight that is so many times the root mean square does not set the scale */
 
 /* ---- the tile ---- */
 
@@ -123,7 +127,7 @@ static void lowest_points(const valley *v, const grid_tile *t, float step, scale
         float shift = bend > 0.0f ? 0.5f * (v->before[j] - v->after[j]) / bend : 0.0f;
         shift = shift > 1.0f ? 1.0f : shift < -1.0f ? -1.0f : shift;
         s->own[j] = v->b[j] + shift * width;
-        s->curve[j] = width > 0.0f && bend > 0.0f ? (0.5f * bend) / (width * width) : 0.0f;
+        s->curve[j] = width * width > NARROW && bend > 0.0f ? (0.5f * bend) / (width * width) : 0.0f;
     }
 }
 
@@ -187,8 +191,8 @@ static void keep_better(holder *best, const float d[LANES], const float c[LANES]
 }
 
 /* The best codes in a window around the own scales, for each lane's d. */
-static void search(const grid_tile *t, const grid_type *type, grid_cost cost, const scales *s, const float d[LANES], int low, int width,
-                   int lanes, holder *best) {
+static void search(const grid_tile *t, const grid_type *type, grid_cost cost, const scales *s, const float d[LANES],
+                   int low, int width, int lanes, holder *best) {
     float b[LANES], e[LANES] = {0}, c[LANES], error[LANES];
     for (int k = 0; k < width; ++k) {
         float code[LANES];

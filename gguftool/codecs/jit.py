@@ -17,6 +17,7 @@ from gguftool.codecs import (
     jit_floats,
     jit_fp4,
     jit_grids,
+    jit_iq3,
     jit_iq4,
     jit_kquants,
     jit_legacy,
@@ -37,7 +38,7 @@ DECODERS: dict[str, Kernel] = (
     | jit_fp4.DECODERS
 )
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
-SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS
+SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS | jit_iq3.ENCODERS
 
 #: Number of the objective "unbiased"; no kernel sees it. Where the f16 scales of a block lie, and the largest gain.
 UNBIASED = 3
