@@ -61,7 +61,7 @@ GT_INLINE vi vh_part(vh v, int part) {
 }
 #else
 GT_INLINE vh vh_round(const vf v[PARTS]) {
-    vh r;
+    vh r = {0};
     for (int i = 0; i < VH; ++i) {
         float x = v[i / VW][i % VW];
         r[i] = (int16_t)i_round(x < 32767.0f ? x : 32767.0f);
@@ -69,7 +69,7 @@ GT_INLINE vh vh_round(const vf v[PARTS]) {
     return r;
 }
 GT_INLINE vi vh_part(vh v, int part) {
-    vi r;
+    vi r = {0};
     for (int i = 0; i < VW; ++i) r[i] = v[part * VW + i];
     return r;
 }
