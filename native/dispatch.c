@@ -13,7 +13,10 @@
                                                      gt_iq4_##isa,           gt_iq3_##isa,                       \
                                                      gt_iq2_##isa,           gt_iq1_##isa,                       \
                                                      gt_ternary_##isa,       gt_lowbit_##isa,                    \
-                                                     gt_fp4_##isa,                                               \
+                                                     gt_fp4_##isa,           gt_ik_decode_##isa,                 \
+                                                     gt_kt_decode_##isa,     gt_iq_k_##isa,                      \
+                                                     gt_iq_ks_##isa,         gt_iq_low_##isa,                    \
+                                                     gt_iq_kt_##isa,         gt_ik_plain_##isa,                  \
                                                      NULL};                                                      \
     static const gt_isa_set set_##isa = {#isa, gt_first_unfit_##isa, gt_error_row_##isa, families_##isa};
 

@@ -57,7 +57,14 @@ typedef struct {
     extern const gt_codec gt_iq1_##isa[];            \
     extern const gt_codec gt_ternary_##isa[];        \
     extern const gt_codec gt_lowbit_##isa[];         \
-    extern const gt_codec gt_fp4_##isa[];
+    extern const gt_codec gt_fp4_##isa[];            \
+    extern const gt_codec gt_ik_decode_##isa[];      \
+    extern const gt_codec gt_kt_decode_##isa[];      \
+    extern const gt_codec gt_iq_k_##isa[];           \
+    extern const gt_codec gt_iq_ks_##isa[];          \
+    extern const gt_codec gt_iq_low_##isa[];         \
+    extern const gt_codec gt_iq_kt_##isa[];          \
+    extern const gt_codec gt_ik_plain_##isa[];
 
 /* Q4_0, Q4_1, Q5_0 and Q5_1 without weights are a closed form (legacy.c, whose table holds these types); with weights
  * they are a search that lives in the family of the same shape. legacy.c chooses between the two. */

@@ -15,7 +15,7 @@ N_CTX = 512
 
 def log_probabilities(model: Path, text: str, chunks: int) -> npt.NDArray[np.float32]:
     """Float32 [scored positions, vocabulary], the positions of ``gguftool kld``."""
-    with load(model, n_ctx=N_CTX, threads=2) as runtime:
+    with load(model, n_ctx=N_CTX, threads=1) as runtime:
         pieces = perplexity._chunks(runtime, text, N_CTX, chunks)
         found = [perplexity._log_softmax(lg) for piece in pieces for lg, _ in perplexity._scored(runtime, piece)]
     return np.concatenate([np.float32(rows) for rows in found])
@@ -24,7 +24,7 @@ def log_probabilities(model: Path, text: str, chunks: int) -> npt.NDArray[np.flo
 def divergence_from(base: npt.NDArray[np.float32], model: Path, text: str, chunks: int) -> float:
     """Mean KL divergence in nats, of the model from the base's log-probabilities."""
     total, at = 0.0, 0
-    with load(model, n_ctx=N_CTX, threads=2) as runtime:
+    with load(model, n_ctx=N_CTX, threads=1) as runtime:
         for piece in perplexity._chunks(runtime, text, N_CTX, chunks):
             for logits, _ in perplexity._scored(runtime, piece):
                 p = np.float64(base[at : at + len(logits)])
