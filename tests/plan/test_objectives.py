@@ -25,5 +25,5 @@ from gguftool.plan.objectives import objective_for
         ("blk.3.ffn_gate.weight", "q4_K", "imatrix"),
     ],
 )
-def test_small_types_keep_their_gain_but_for_what_enters_the_stream_linearly(name: str, kind: str, objective: str) -> None:
+def test_small_types_keep_their_gain_but_for_linear_outputs(name: str, kind: str, objective: str) -> None:
     assert objective_for(name, type_by_name(kind)) == objective
