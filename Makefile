@@ -19,7 +19,7 @@ test: $(VENV)/.tested
 # The extension in place, warnings as errors: for work on the kernels (then PYTHONPATH=. or an editable install).
 build:
 	cmake -S . -B build/dev -DGGUFTOOL_WERROR=ON -DPython_EXECUTABLE="$$(command -v $(PYTHON))"
-	cmake --build build/dev --parallel
+	cmake --build build/dev --parallel $$(getconf _NPROCESSORS_ONLN)
 	cp build/dev/_native.abi3.so gguftool/.native.new
 	mv gguftool/.native.new gguftool/_native.abi3.so
 
