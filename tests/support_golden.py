@@ -26,6 +26,10 @@ IQ4 = ("iq4_nl", "iq4_xs")
 GRIDS = ("iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
 TERNARY = ("tq1_0", "tq2_0", "q1_0", "q2_0")
 FP4 = ("mxfp4", "nvfp4")
+#: The types of ik_llama.cpp that can be decoded; their golden files lie in a folder of their own.
+IK_K = ("iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k")
+IK_KS = ("iq2_ks", "iq2_kl", "iq3_ks", "iq4_kss", "iq4_ks", "iq5_ks")
+IK = (*IK_K, *IK_KS)
 BLOCKS = (*LEGACY, *KQUANTS, *IQ4, *GRIDS, *TERNARY, *FP4)
 
 #: The reference refuses these without an imatrix, so there is nothing to compare with.
@@ -55,12 +59,19 @@ def golden_inputs(shared: Path) -> dict[str, Array]:
 def golden_blocks(shared: Path, type_name: str) -> dict[str, Array]:
     """q_<set>_<im|noim> and dq_..., q_rand and dq_rand of a type, as the README beside them says.
 
+    dq_ is always the default decode; iq6_k has dqpoly_ too.
     Where there is no such file libggml is asked, here and now (and there is no q_rand).
     """
     if type_name in NO_GOLDEN:
         return _blocks_of_libggml(shared, type_name)
-    with np.load(shared / "golden" / "ggml" / f"{type_name.upper()}.npz") as file:
-        return {name: file[name] for name in file.files if name != "meta_json"}
+    folder = "ik" if type_by_name(type_name).runtime == "ik" else "ggml"
+    with np.load(shared / "golden" / folder / f"{type_name.upper()}.npz") as file:
+        found = {name: file[name] for name in file.files if name != "meta_json"}
+    if type_name == "iq6_k":  # dq_ is what the variant "poly" gives there, and everywhere else the default decode
+        poly = {name.replace("dq_", "dqpoly_"): found[name] for name in found if name.startswith("dq_")}
+        table = {name.replace("dqtable_", "dq_"): found[name] for name in found if name.startswith("dqtable_")}
+        found = {name: found[name] for name in found if name.startswith("q_")} | poly | table
+    return found
 
 
 def _blocks_of_libggml(shared: Path, type_name: str) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from gguftool.codecs import (
     jit_floats,
     jit_fp4,
     jit_grids,
+    jit_ik,
     jit_iq3,
     jit_iq4,
     jit_kquants,
@@ -36,6 +37,7 @@ DECODERS: dict[str, Kernel] = (
     | jit_iq4.DECODERS
     | jit_ternary.DECODERS
     | jit_fp4.DECODERS
+    | jit_ik.DECODERS
 )
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
 SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS | jit_iq3.ENCODERS

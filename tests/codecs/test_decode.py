@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from support_golden import BLOCKS, NEED_IMATRIX, NO_GOLDEN, golden_blocks, set_scales, vector_sets
+from support_golden import BLOCKS, IK, NEED_IMATRIX, NO_GOLDEN, golden_blocks, set_scales, vector_sets
 from support_isa import WAYS, kernels  # noqa: F401
 from support_libggml import dequantize, libggml, quantize
 
@@ -106,7 +106,7 @@ def test_zero_rows_and_zero_columns() -> None:
 def test_both_backends_decode_the_same_types() -> None:
     ours = {type_id for type_id, codec in native.codecs().items() if codec.decodes}
     assert ours == {type_id for type_id, codec in jit.codecs().items() if codec.decodes}
-    assert {type_by_name(name).id for name in (*BLOCKS, "f32", "f16", "bf16")} == ours
+    assert {type_by_name(name).id for name in (*BLOCKS, *IK, "f32", "f16", "bf16")} == ours
 
 
 @pytest.mark.parametrize(

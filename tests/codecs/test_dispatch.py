@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_golden import BLOCKS, FLOATS, IQ4, KQUANTS, LEGACY, rel_mse, rel_wmse
+from support_golden import BLOCKS, FLOATS, IK, IQ4, KQUANTS, LEGACY, rel_mse, rel_wmse
 from support_isa import WAYS
 
 from gguftool import _native
@@ -215,8 +215,8 @@ def test_wrong_words_types_and_shapes_are_refused() -> None:
     x = rows()
     with pytest.raises(UnknownTypeError, match="did you mean"):
         dispatch.encode(x, "q4_k_m")
-    with pytest.raises(CodecError, match="cannot encode iq2_ks yet"):
-        dispatch.encode(x, "iq2_ks")
+    with pytest.raises(CodecError, match="cannot encode iq2_bn yet"):
+        dispatch.encode(x, "iq2_bn")
     with pytest.raises(UsageError, match="objective='best'"):
         dispatch.encode(x, "q4_0", objective="best")
     with pytest.raises(UsageError, match="effort='max'"):
@@ -256,8 +256,9 @@ def test_the_extension_checks_lengths_itself() -> None:
 
 def test_both_backends_know_the_same_types() -> None:
     ours, numba = native.codecs(), jit.codecs()
-    assert set(ours) == set(numba) == {type_by_name(name).id for name in (*FLOATS, *BLOCKS)}
-    assert all(codec.encodes and codec.decodes for codec in ours.values())
+    assert set(ours) == set(numba) == {type_by_name(name).id for name in (*FLOATS, *BLOCKS, *IK)}
+    assert all(codec.decodes for codec in ours.values())
+    assert all(ours[type_by_name(name).id].encodes for name in (*FLOATS, *BLOCKS))
     assert all(codec.decodes for codec in numba.values())
     assert all(numba[type_by_name(name).id].encodes for name in ALL)
 
