@@ -30,6 +30,14 @@ typedef uint8_t b16 __attribute__((vector_size(16)));
 typedef uint8_t b32 __attribute__((vector_size(32)));
 typedef uint16_t h16 __attribute__((vector_size(32)));
 
+/* Eight bytes, then zeros. */
+GT_INLINE b16 b16_load_8(const uint8_t *p) {
+    typedef uint64_t words __attribute__((vector_size(16)));
+    uint64_t low;
+    memcpy(&low, p, 8);
+    return (b16)(words){low, 0};
+}
+
 GT_INLINE b32 b32_load(const uint8_t *p) { b32 v; memcpy(&v, p, sizeof v); return v; }
 
 /* Bits move over the edges of bytes here; every caller masks what it wants. */
@@ -117,10 +125,8 @@ GT_INLINE void set_shifts(factors *f, int k, uint32_t bits, float shift) {
 
 /* Sixteen nibbles of eight bytes. */
 GT_INLINE void sixteen_nibbles(const uint8_t *in, uint8_t out[16]) {
-    b16 both = {0};
-    const b16 weave = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-    memcpy(&both, in, 8);
-    b16 v = __builtin_shuffle(both & 15, both >> 4, weave);
+    const b16 both = b16_load_8(in), weave = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+    const b16 v = __builtin_shuffle(both & 15, both >> 4, weave);
     memcpy(out, &v, 16);
 }
 

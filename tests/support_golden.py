@@ -29,7 +29,9 @@ FP4 = ("mxfp4", "nvfp4")
 #: The types of ik_llama.cpp that can be decoded; their golden files lie in a folder of their own.
 IK_K = ("iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k")
 IK_KS = ("iq2_ks", "iq2_kl", "iq3_ks", "iq4_kss", "iq4_ks", "iq5_ks")
-IK = (*IK_K, *IK_KS)
+IK_KT = ("iq1_kt", "iq2_kt", "iq3_kt", "iq4_kt")
+IK_PLAIN = ("q6_0", "q8_KV", "iq1_bn", "iq2_bn")
+IK = (*IK_K, *IK_KS, *IK_KT, *IK_PLAIN)
 BLOCKS = (*LEGACY, *KQUANTS, *IQ4, *GRIDS, *TERNARY, *FP4)
 
 #: The reference refuses these without an imatrix, so there is nothing to compare with.

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguftool.codecs.values import Buffer, Codec, Sums
+from gguftool.codecs.variants import decode_iq6_k_poly
 from gguftool.errors import CodecError, UsageError
 from gguftool.format.quanttypes import QuantType, type_by_name
 
@@ -28,6 +29,9 @@ KERNELS_VERSION = "3"
 #: one; or, "unbiased", the first, and then every row gets its gain back (native/gain.h says why).
 OBJECTIVES = ("imatrix", "ref", "mse", "unbiased")
 EFFORTS = ("fast", "default", "best")
+
+#: The two decodes of iq6_k.
+VARIANTS = ("table", "poly")
 
 #: The objective that gave real models the lower KL divergence (tests/bench_objectives.py), where it is not "imatrix".
 DEFAULT_OBJECTIVE: dict[str, str] = dict.fromkeys(
@@ -148,12 +152,20 @@ def encode(
     return out
 
 
-def decode(blocks: npt.NDArray[np.uint8], type: str | QuantType, n_cols: int) -> npt.NDArray[np.float32]:
+def decode(
+    blocks: npt.NDArray[np.uint8], type: str | QuantType, n_cols: int, *, variant: str | None = None
+) -> npt.NDArray[np.float32]:
     """Values of the blocks, exactly as the format defines them: float32 [n_rows, n_cols].
 
-    ``blocks`` is uint8 [n_rows, row_nbytes]. CodecError: a width that does not fit, a type without a decoder.
+    ``blocks`` is uint8 [n_rows, row_nbytes]. ``variant`` is for iq6_k, which has two decodes: "table", the default, is
+    what matrix products compute with; "poly" is the to_float of ik_llama.cpp. CodecError: a width that does not fit, a
+    type without a decoder; UsageError: a variant that the type does not have.
     """
     t = _resolve(type)
+    if variant is not None and t.name != "iq6_k":
+        raise UsageError(f"variant={variant!r}: {t.name} has one decode only; variants are for iq6_k")
+    if variant not in (None, *VARIANTS):
+        raise UsageError(f"variant={variant!r}: choose one of {', '.join(VARIANTS)}")
     if not can_decode(t):
         raise CodecError(_missing("decode", t))
     blocks = np.asarray(blocks)
@@ -163,6 +175,8 @@ def decode(blocks: npt.NDArray[np.uint8], type: str | QuantType, n_cols: int) ->
             f"blocks are {blocks.dtype} of shape {blocks.shape}: "
             f"{n_cols} columns of {t.name} are uint8 [n_rows, {nbytes}]"
         )
+    if variant == "poly":
+        return decode_iq6_k_poly(blocks)
     out = np.empty((len(blocks), n_cols), np.float32)
     _kernels().decode(t.id, np.ascontiguousarray(blocks), len(blocks), n_cols, out)
     return out

@@ -21,6 +21,7 @@ from gguftool.codecs import (
     jit_iq3,
     jit_iq4,
     jit_kquants,
+    jit_kt,
     jit_legacy,
     jit_symmetric,
     jit_ternary,
@@ -38,6 +39,7 @@ DECODERS: dict[str, Kernel] = (
     | jit_ternary.DECODERS
     | jit_fp4.DECODERS
     | jit_ik.DECODERS
+    | jit_kt.DECODERS
 )
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
 SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS | jit_iq3.ENCODERS

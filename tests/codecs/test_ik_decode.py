@@ -11,6 +11,7 @@ from support_golden import IK, golden_blocks
 from support_isa import kernels  # noqa: F401
 
 from gguftool.codecs import dispatch, jit
+from gguftool.errors import UsageError
 from gguftool.format.quanttypes import type_by_name
 
 #: Where a type without a row header has the f16 scale of its blocks; the other headers begin with f16 or f32.
@@ -48,8 +49,32 @@ def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:  #
             expected = golden["d" + key]
             assert dispatch.decode(blocks, name, expected.shape[1]).tobytes() == expected.tobytes(), key
             checked += 1
-    assert "q_rand" in golden
-    assert checked >= 9
+    ternary = name in ("iq1_bn", "iq2_bn")
+    assert checked >= 8 if ternary else checked >= 9 and "q_rand" in golden
+
+
+def test_q1_0_g128_is_q1_0(kernels: ModuleType, shared: Path) -> None:  # noqa: F811
+    with np.load(shared / "golden" / "ik" / "Q1_0_G128.npz") as golden:
+        sets = [key for key in golden.files if key.startswith("q_")]
+        for key in sets:
+            expected = golden["d" + key]
+            assert dispatch.decode(golden[key], "q1_0_g128", expected.shape[1]).tobytes() == expected.tobytes(), key
+    assert len(sets) >= 8 and type_by_name("q1_0_g128").name == "q1_0"
+
+
+def test_iq6_k_has_two_decodes(kernels: ModuleType, shared: Path) -> None:  # noqa: F811
+    golden = golden_blocks(shared, "iq6_k")
+    for key in [key for key in golden if key.startswith("q_")]:
+        blocks, poly, table = golden[key], golden["dqpoly" + key[1:]], golden["d" + key]
+        n_cols = poly.shape[1]
+        assert dispatch.decode(blocks, "iq6_k", n_cols, variant="poly").tobytes() == poly.tobytes(), key
+        assert dispatch.decode(blocks, "iq6_k", n_cols, variant="table").tobytes() == table.tobytes(), key
+    with pytest.raises(UsageError, match="variant='cubic': choose one of table, poly"):
+        dispatch.decode(blocks, "iq6_k", n_cols, variant="cubic")
+    with pytest.raises(UsageError, match="variant='poly': q4_K has one decode only"):
+        dispatch.decode(np.zeros((1, 144), np.uint8), "q4_K", 256, variant="poly")
+    assert dispatch.decode(np.empty((0, 212), np.uint8), "iq6_k", 256, variant="poly").shape == (0, 256)
+    assert dispatch.decode(np.empty((2, 0), np.uint8), "iq6_k", 0, variant="poly").shape == (2, 0)
 
 
 @pytest.mark.parametrize("name", IK)
