@@ -20,6 +20,7 @@ from gguftool.codecs import (
     jit_ik,
     jit_iq3,
     jit_iq4,
+    jit_iq_ks,
     jit_kquants,
     jit_kt,
     jit_legacy,
@@ -42,7 +43,9 @@ DECODERS: dict[str, Kernel] = (
     | jit_kt.DECODERS
 )
 CLOSED: dict[str, Kernel] = jit_floats.ENCODERS | jit_legacy.ENCODERS
-SEARCHED: dict[str, Kernel] = jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS | jit_iq3.ENCODERS
+SEARCHED: dict[str, Kernel] = (
+    jit_affine.ENCODERS | jit_symmetric.ENCODERS | jit_iq4.ENCODERS | jit_iq3.ENCODERS | jit_iq_ks.ENCODERS
+)
 
 #: Number of the objective "unbiased"; no kernel sees it. Where the f16 scales of a block lie, and the largest gain.
 UNBIASED = 3
