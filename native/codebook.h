@@ -1,10 +1,10 @@
 /* The nearest entry of a codebook: the tables of IQ2_K .. IQ6_K and their relatives, 4 to 64 integers.
  *
- * The entries are nearly a cubic polynomial of their numbers, so a polynomial of t gives back the number, its *place* u:
- * good to half a step, which is enough. If, wherever nearest entries change from k to k + 1, u lies between k and
- * k + 1, then entries floor(u) and floor(u) + 1 are the only ones to compare, and the result is exact; it does not matter
- * how u was rounded or fused. The polynomials were found by linear programming, for the greatest distance of all these u
- * from integers (0.035 for V5, 0.15 to 0.29 for the others), and such that two more things hold:
+ * The entries are nearly a cubic polynomial of their numbers, so a polynomial of t gives back the number, its *place*
+ * u: good to half a step, which is enough. If, wherever nearest entries change from k to k + 1, u lies between k and
+ * k + 1, then entries floor(u) and floor(u) + 1 are the only ones to compare, and the result is exact; it does not
+ * matter how u was rounded or fused. The polynomials were found by linear programming, for the greatest distance of all
+ * these u from integers (0.035 for V5, 0.15 to 0.29 for the others), and such that two more things hold:
  *   - they are right for the shifted table too, that is V + shift: its two entries are those of t - shift, and have
  *     the same numbers. So one place and one pair of lookups serve both tables;
  *   - the even part is one constant (V6: and a square), so that a scale and its negative share most of the work.
@@ -25,7 +25,7 @@ typedef struct {
     float limit;                /* a t beyond this belongs to the last pair of either side */
     float even[2], odd[4];      /* u = even[0] + even[1] t^2 + t (odd[0] + odd[1] t^2 + ...) */
     float shift;                /* of the other table */
-    const uint16_t *words; /* entries and padding, as upper halves of floats */
+    const uint16_t *words;      /* entries and padding, as upper halves of floats */
 } codebook;
 
 /* A small integer as the upper half of a float. */

@@ -38,7 +38,12 @@ static const int *gt_scale_offsets(int id) {
     case 22:
     case 23:
     case 41: /* q1_0, q2_0 */
-    case 42: return first;
+    case 42:
+    case 137: /* iq2_k, iq3_k, iq4_k, iq5_k, iq6_k */
+    case 138:
+    case 139:
+    case 140:
+    case 141: return first;
     case GT_IQ1_M: return iq1_m;
     case 34: return tq1_0;
     case 35: return tq2_0;

@@ -60,7 +60,7 @@ SCALES: dict[str, tuple[int, ...]] = {
     "tq2_0": (64,),
 }
 _FIRST = ("iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs", "q1_0", "q2_0")
-SCALES |= dict.fromkeys(_FIRST, (0,))
+SCALES |= dict.fromkeys((*_FIRST, "iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k"), (0,))
 MAX_GAIN = 1.5
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_golden import BLOCKS, FP4, LEGACY, TERNARY, golden_inputs, rel_wmse, scale_values
+from support_golden import BLOCKS, FP4, IK_K, LEGACY, TERNARY, golden_inputs, rel_wmse, scale_values
 from support_search import awkward_importance, awkward_rows, in_every_way, lognormal
 
 from gguftool import _native
@@ -21,6 +21,7 @@ from gguftool.format.quanttypes import type_by_name
 Array = npt.NDArray[np.float32]
 
 N = 512
+TYPES = (*BLOCKS, *IK_K)
 
 #: Ways to fill a block of 256 columns, of a row and of an importance. Each gets a generator.
 ROWS = {
@@ -85,7 +86,7 @@ def check(name: str, x: Array, a: npt.NDArray[np.float64] | None, objective: str
         assert (errors <= signals * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TYPES)
 @given(
     kinds=st.lists(st.sampled_from(sorted(ROWS)), min_size=4, max_size=4),
     importances=st.none() | st.lists(st.sampled_from(sorted(IMPORTANCES)), min_size=2, max_size=2),
@@ -103,7 +104,7 @@ def test_whatever_comes_in(
     check(name, np.clip(rows, -3.4e38, 3.4e38).astype(np.float32), a, objective, effort)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TYPES)
 def test_the_edge_set_and_awkward_rows(shared: Path, name: str) -> None:
     inputs = golden_inputs(shared)
     for effort in dispatch.EFFORTS:
@@ -114,7 +115,7 @@ def test_the_edge_set_and_awkward_rows(shared: Path, name: str) -> None:
                 check(name, awkward_rows(N), a, objective, effort)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TYPES)
 def test_every_way_gives_the_same_bytes(name: str) -> None:
     x = np.concatenate([awkward_rows(N), (0.02 * np.random.default_rng(2).standard_t(4, (4, N))).astype(np.float32)])
     for a in (lognormal(N), awkward_importance(N), None):
@@ -124,7 +125,7 @@ def test_every_way_gives_the_same_bytes(name: str) -> None:
                 assert len(set(found.values())) == 1, (objective, effort, a is None)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TYPES)
 def test_unobserved_columns(name: str) -> None:
     """A slice of zeros is fitted as if unweighted, a block as if of average importance, a sub-block well enough."""
     x, a = np.random.default_rng(6).standard_normal((4, N)).astype(np.float32), lognormal(N).astype(np.float64)
@@ -140,7 +141,7 @@ def test_unobserved_columns(name: str) -> None:
     assert ((x[part] - weighted[part]) ** 2).sum() < 3 * ((x[part] - plain[part]) ** 2).sum()
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TYPES)
 def test_importances_count_by_their_ratios(name: str) -> None:
     x, a = (0.02 * np.random.default_rng(7).standard_t(4, (2, N))).astype(np.float32), lognormal(N).astype(np.float64)
     blocks = dispatch.encode(x, name, a)
@@ -148,7 +149,7 @@ def test_importances_count_by_their_ratios(name: str) -> None:
         assert dispatch.encode(x, name, a * factor).tobytes() == blocks.tobytes()
 
 
-@pytest.mark.parametrize("name", [name for name in BLOCKS if name not in (*FP4, "q8_0")])  # which cannot, or may not
+@pytest.mark.parametrize("name", [name for name in TYPES if name not in (*FP4, "q8_0")])  # which cannot, or may not
 def test_small_weights_do_not_collapse(name: str) -> None:
     z, a = np.random.default_rng(6).standard_normal((4, 1024)), lognormal(1024)
 
@@ -156,10 +157,11 @@ def test_small_weights_do_not_collapse(name: str) -> None:
         x = (deviation * z).astype(np.float32)
         return rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 1024), a)
 
-    assert error(1e-4) < 1.1 * error(0.02)
+    # A scale c of 31 or 127 steps leaves so small a d few values.
+    assert error(1e-4) < {"iq5_k": 1.2, "iq6_k": 1.25}.get(name, 1.1) * error(0.02)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
 def test_nan_and_infinity_are_refused(name: str, bad: float) -> None:
     x, a = (0.02 * np.random.default_rng(1).standard_normal((4, N))).astype(np.float32), np.ones(N)
