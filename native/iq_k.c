@@ -14,9 +14,10 @@
  * fast     0.896 0.796 96    0.932 0.884 78    0.943 0.871 91    0.822 0.838 90    0.863 0.862 77
  * default  0.882 0.790 33    0.916 0.874 36    0.915 0.859 36    0.786 0.811 33    0.802 0.819 37
  * best     0.880 0.788 2.8   0.907 0.869 4.0   0.904 0.853 3.1   0.760 0.795 2.0   0.769 0.797 2.0
- * AVX2 has half of that speed, a fifth in IQ6_K, whose codebook takes eight of its registers. A search over every
- * scale, with d refitted, was at 0.89, 0.92, 0.92, 0.80 and 0.82: the rest is won by trying several d. Negative d were
- * tried, for the one scale that only the negative side has: they gain nothing.
+ * AVX2 has 0.4 to 0.6 of that speed, but a fifth in IQ6_K, whose codebook takes eight of its registers. The
+ * specification's search over every scale, with d refitted, was at 0.89, 0.92, 0.92, 0.80 and 0.82 with an importance:
+ * the rest is won by trying several d. Negative d were tried too, for the one scale that only the negative side has:
+ * they gain nothing.
  *
  * Choosing the scales and round_codes are separate, so that an encoder may change the columns in between.
  */

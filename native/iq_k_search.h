@@ -7,9 +7,9 @@
  * The reference tries real scales within five per cent of "the largest weight is the table's end", rounds the best to
  * d * c, rounds the codes, fits d, and never looks back. Here the first search, over scales far beyond on both sides,
  * only finds out where to look; after it nothing is tried but what can be stored: for a given d a window of integers c
- * around each block's own scale, all four cases, codes rounded for exactly d * c, and the exact error. Then, as far as a
- * plan goes, d is refitted by weighted least squares, rounded to binary16, and the windows are searched again; and the
- * same for a few d around the best one.
+ * around each block's own scale, all four cases, codes rounded for exactly d * c, and the exact error. Then, as far as
+ * a plan goes, d is refitted by weighted least squares, rounded to binary16, and the windows are searched again; and
+ * the same for a few d around the best one.
  */
 #ifndef GGUFTOOL_IQ_K_SEARCH_H
 #define GGUFTOOL_IQ_K_SEARCH_H
