@@ -21,6 +21,7 @@ import click
 @click.option("--prune-nextn", is_flag=True, help="Pruning: next-token layers may go.")
 @click.option("--override-kv", multiple=True, metavar="KEY=TYPE:VALUE", help="Set metadata: int, float, bool or str.")
 @click.option("--keep-split", is_flag=True, help="Keep the shards of the input instead of joining them.")
+@click.option("--unpack", is_flag=True, help="Take the interleaved rows of _R4 types apart: iq4_k_r4 becomes iq4_k.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @click.option("--restart", is_flag=True, help="Give up an unfinished output and start anew.")
@@ -45,6 +46,7 @@ def command(src: Path, dst: Path, prune_layers: str | None, threads: str | None,
         prune_allowed=prune_switches(options),
         overrides=options["override_kv"],
         keep_split=options["keep_split"],
+        unpack=options["unpack"],
         file_order=True,
         force=options["force"],
         restart=options["restart"],

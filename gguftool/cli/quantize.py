@@ -74,6 +74,7 @@ def _many(name: str, metavar: str, help: str) -> Callable[[Command], Command]:
 @click.option("--allow-unknown-arrays", is_flag=True, help="Pruning: cut unknown arrays of one entry per layer too.")
 @click.option("--prune-nextn", is_flag=True, help="Pruning: next-token layers may go.")
 @click.option("--keep-split", is_flag=True, help="Keep the shards of the input.")
+@click.option("--unpack", is_flag=True, help="With TYPE COPY: take the interleaved rows of _R4 types apart.")
 @_many("--override-kv", "KEY=TYPE:VALUE", "Set metadata; TYPE is int, float, bool or str.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written; reads headers only.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
@@ -139,6 +140,7 @@ def _prepared(words: Words, options: dict[str, Any], order: list[str]) -> Any:
             prune_allowed=prune_switches(options),
             overrides=options["override_kv"],
             keep_split=options["keep_split"],
+            unpack=options["unpack"],
             allow_requantize=options["allow_requantize"],
             force=options["force"],
             threads=threads,

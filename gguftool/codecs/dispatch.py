@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gguftool.codecs.values import Buffer, Codec, Sums
 from gguftool.codecs.variants import decode_iq6_k_poly
 from gguftool.errors import CodecError, UsageError
-from gguftool.format.quanttypes import QuantType, type_by_name
+from gguftool.format.quanttypes import QuantType, type_by_name, why_woven
 
 #: Goes into journals and provenance; changes whenever any encoder's bytes change.
 KERNELS_VERSION = "3"
@@ -265,6 +265,8 @@ def _resolve(type: str | QuantType) -> QuantType:
 
 
 def _missing(what: str, t: QuantType) -> str:
+    if t.rows_interleaved > 1:
+        return f"cannot {what} {t.name}: {why_woven(t)}"
     if backend() == "numba":
         return f"cannot {what} {t.name} without the compiled kernels: reinstall gguftool where a C compiler is found"
     return f"cannot {what} {t.name} yet"

@@ -175,8 +175,18 @@ TYPES: tuple[QuantType, ...] = (
 BY_ID: dict[int, QuantType] = {t.id: t for t in TYPES}
 _BY_NAME: dict[str, QuantType] = {t.name.lower(): t for t in TYPES} | {"q1_0_g128": BY_ID[41]}
 
+#: The interleaved types whose rows can be taken apart again; the others are copied as they are.
+UNPACKABLE = frozenset(("iq2_k_r4", "iq3_k_r4", "iq4_k_r4", "iq5_k_r4", "iq4_ks_r4", "iq5_ks_r4"))
+
 #: Ids that once named a type and are refused by both projects today.
 RETIRED_IDS: dict[int, str] = {4: "q4_2", 5: "q4_3", 37: "iq4_nl_4_8", 38: "iq4_nl_8_8", 142: "iq2_tn", 143: "iq1_tn"}
+
+
+def why_woven(t: QuantType) -> str:
+    """What to say of interleaved rows that were asked to be more than copied."""
+    if t.name in UNPACKABLE:
+        return f"its rows are interleaved: `gguftool copy --unpack` makes it {t.unpacked}, without loss"
+    return "its rows are interleaved in a way that only ik_llama.cpp undoes: it can be copied, nothing else"
 
 
 def type_by_name(name: str) -> QuantType:

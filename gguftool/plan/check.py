@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gguftool.errors import CodecError
-from gguftool.format.quanttypes import TYPES, QuantType
+from gguftool.format.quanttypes import TYPES, QuantType, why_woven
 from gguftool.plan.layout import lay_out
 from gguftool.plan.moves import Move, Plan
 
@@ -76,7 +76,11 @@ def _sources(plan: Plan, facts: Facts) -> Iterable[str]:
         return
 
     def quantized(move: Move) -> bool:
-        return any(p.source.type.kind == "quant" and (p.source.type != move.type or p.cuts_blocks) for p in move.pieces)
+        return any(
+            p.source.type.kind == "quant"
+            and (p.cuts_blocks or not (p.source.type == move.type or p.unpacks_to(move.type)))
+            for p in move.pieces
+        )
 
     for (old, new), names in _grouped(plan, quantized, lambda m: (m.pieces[0].source.type, m.type)):
         yield (
@@ -111,6 +115,8 @@ def _cuts(move: Move) -> Iterable[str]:
         woven = source.rows_interleaved
         if source.tensor_trailer or any(edge % woven for run in piece.rows or () for edge in run):
             yield f"{move.name}: {piece.source.name} ({source.name}) cannot be cut at these rows"
+        elif woven > 1 and piece.columns is not None:
+            yield f"{move.name}: {piece.source.name} ({source.name}) cannot be cut at columns: {why_woven(source)}"
 
 
 def _codecs(plan: Plan) -> Iterable[str]:
@@ -124,7 +130,8 @@ def _codecs(plan: Plan) -> Iterable[str]:
     when = "without the compiled kernels" if dispatch.backend() == "numba" else "yet"
     for (source,), names in _grouped(plan, worked, lambda m: (m.pieces[0].source.type,)):
         if not dispatch.can_decode(source):
-            yield f"cannot decode {source.name} {when} ({_some(names)})"
+            why = f": {why_woven(source)}" if source.rows_interleaved > 1 else f" {when}"
+            yield f"cannot decode {source.name}{why} ({_some(names)})"
     for (target,), names in _grouped(plan, worked, lambda m: (m.type,)):
         if not target.is_target:
             yield f"{target.name} is no type that a tensor can be converted to ({_some(names)})"

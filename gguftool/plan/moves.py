@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gguftool.errors import UsageError
 from gguftool.format.metadata import Metadata, MetaValue, ValueType
 from gguftool.format.names import sort_key
-from gguftool.format.quanttypes import QuantType
+from gguftool.format.quanttypes import UNPACKABLE, QuantType
 
 if TYPE_CHECKING:
     from gguftool.format.reader import Model, TensorInfo
@@ -110,6 +110,11 @@ class Piece:
             return False
         return kind.row_header > 0 or any(edge % kind.block_size for run in self.columns for edge in run)
 
+    def unpacks_to(self, target: QuantType) -> bool:
+        """Whether whole interleaved rows become the same rows of their plain type: no value changes."""
+        kind = self.source.type
+        return kind.name in UNPACKABLE and kind.unpacked == target.name and self.columns is None
+
     def row_runs(self) -> Iterator[Range]:
         """The kept rows as ranges of the source, cut where one importance matrix ends and the next begins."""
         per_matrix = max(1, self.source.rows_per_matrix)
@@ -146,13 +151,13 @@ class Move:
 
     @property
     def copied(self) -> bool:
-        """Whether every stored value keeps its type."""
-        return all(p.source.type == self.type for p in self.pieces)
+        """Whether every stored value stays as it is, interleaved rows taken apart or not."""
+        return all(p.source.type == self.type or p.unpacks_to(self.type) for p in self.pieces)
 
     @property
     def whole(self) -> bool:
         """Whether the output's bytes are those of one source tensor, all of them."""
-        return len(self.pieces) == 1 and self.pieces[0].whole and self.copied
+        return len(self.pieces) == 1 and self.pieces[0].whole and self.pieces[0].source.type == self.type
 
     @property
     def nbytes(self) -> int:
@@ -203,6 +208,12 @@ class Plan:
         from gguftool.plan.surgery import without_layers
 
         return without_layers(self, layers, **allowed)
+
+    def unpack(self) -> Plan:
+        """This plan with interleaved rows taken apart, to the plain types; a problem for each type that stays woven."""
+        from gguftool.plan.surgery import with_plain_rows
+
+        return with_plain_rows(self)
 
     def retype(self, recipe: Recipe, importances: Importances | None = None) -> Plan:
         """This plan with the types that the recipe decides and the importance vectors that go with them."""

@@ -1,10 +1,12 @@
-"""The edit that takes layers out of a plan: names, metadata, and the slabs of tensors that hold all layers at once."""
+"""Edits of what a plan keeps: layers taken out (names, metadata, the slabs of tensors that hold all layers at once),
+and interleaved rows taken apart."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
 
+from gguftool.format.quanttypes import UNPACKABLE, QuantType, type_by_name, why_woven
 from gguftool.format.reader import TensorInfo
 from gguftool.plan.layers import TensorSlice, prune_layers
 from gguftool.plan.moves import Move, Piece, Plan, Range
@@ -29,6 +31,27 @@ def without_layers(plan: Plan, layers: Collection[int], **allowed: bool) -> Plan
         dropped=pruning.dropped,
         warnings=plan.warnings + pruning.notes,
     )
+
+
+def with_plain_rows(plan: Plan) -> Plan:
+    """``plan`` with every interleaved type unpacked to its plain one; types that cannot be are problems."""
+    woven = [m for m in plan.moves if m.type.rows_interleaved > 1]
+    stay: dict[QuantType, list[str]] = {}
+    for move in woven:
+        if move.type.name not in UNPACKABLE:
+            stay.setdefault(move.type, []).append(move.name)
+    problems = [
+        f"cannot unpack {t.name}: {why_woven(t)} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''})"
+        for t, names in stay.items()
+    ]
+    moves = tuple(_unpacked(m) if m.type.name in UNPACKABLE else m for m in plan.moves)
+    told = () if woven else ("--unpack changes nothing: no tensor has interleaved rows",)
+    return replace(plan, moves=moves, problems=(*plan.problems, *problems), warnings=plan.warnings + told)
+
+
+def _unpacked(move: Move) -> Move:
+    assert move.type.unpacked is not None
+    return replace(move, type=type_by_name(move.type.unpacked), reason="--unpack")
 
 
 def _info(move: Move) -> TensorInfo:

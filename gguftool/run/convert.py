@@ -110,6 +110,11 @@ def _convert(
     if src_type == move.type and not piece.cuts_blocks:
         _gather(piece, source.reshape(n_rows, -1), out.reshape(n_rows, -1))
         return None
+    if piece.unpacks_to(move.type):
+        from gguftool.codecs.unpack import unpack_rows
+
+        np.copyto(out, unpack_rows(source.reshape(n_rows, -1), src_type, origin.n_cols).reshape(-1))
+        return None
     if piece.columns is not None:
         rows = decode(source.reshape(n_rows, -1), src_type, origin.n_cols)
         kept = np.concatenate([rows[:, start:stop] for start, stop in piece.columns], axis=1)

@@ -16,6 +16,7 @@ def copy(
     prune_layers: str | Collection[int] = (),
     override_kv: str | Sequence[str] = (),
     keep_split: bool = False,
+    unpack: bool = False,
     force: bool = False,
     restart: bool = False,
     threads: int | None = None,
@@ -24,6 +25,7 @@ def copy(
 ) -> Result:
     """What was written. Tensors keep their bytes and their order, metadata their exact encoding.
 
+    ``unpack`` takes interleaved rows apart (iq4_k_r4 becomes iq4_k), the one change of bytes that changes no value.
     Raises PlanError with everything that stands in the way; nothing is written then.
     """
     request = Request(
@@ -32,6 +34,7 @@ def copy(
         prune_layers=layers_of(prune_layers),
         overrides=texts_of(override_kv),
         keep_split=keep_split,
+        unpack=unpack,
         file_order=True,
         force=force,
         restart=restart,

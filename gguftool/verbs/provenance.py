@@ -11,6 +11,9 @@ from gguftool.format.metadata import Metadata, MetaValue, ValueType
 Edits = dict[str, MetaValue | None]
 
 _GUESSED = 1024
+#: IQ2_K, IQ3_K, IQ4_K, IQ5_K, IQ4_KS, IQ5_KS in general.file_type; ik_llama.cpp numbers their _R4 forms 200 further on.
+_PLAIN_NUMBERS = frozenset((138, 139, 140, 141, 145, 150))
+_INTERLEAVED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +53,16 @@ def quantizer_edits(
     return {key: value for key, value in edits.items() if key not in overridden}
 
 
-def copy_edits(metadata: Metadata, overridden: Sequence[str] = ()) -> Edits:
-    """What a copy changes: the mark "guessed" that some programs leave in the file type goes."""
+def copy_edits(metadata: Metadata, overridden: Sequence[str] = (), *, unpacked: bool = False) -> Edits:
+    """What a copy changes: the mark "guessed" that some programs leave in the file type goes, and with interleaved rows
+    the number of a TYPE that had them."""
     number = metadata.get("general.file_type")
-    if (
-        isinstance(number, int)
-        and not isinstance(number, bool)
-        and number & _GUESSED
-        and "general.file_type" not in overridden
-    ):
-        return {"general.file_type": MetaValue.of(number & ~_GUESSED, ValueType.U32)}
-    return {}
+    if not isinstance(number, int) or isinstance(number, bool) or "general.file_type" in overridden:
+        return {}
+    new = number & ~_GUESSED
+    if unpacked and new - _INTERLEAVED in _PLAIN_NUMBERS:
+        new -= _INTERLEAVED
+    return {} if new == number else {"general.file_type": MetaValue.of(new, ValueType.U32)}
 
 
 def our_edits(

@@ -46,6 +46,7 @@ def quantize(
     match_names: str = "output",
     compat: str | None = None,
     keep_split: bool = False,
+    unpack: bool = False,
     force: bool = False,
     restart: bool = False,
     threads: int | None = None,
@@ -61,7 +62,7 @@ def quantize(
     ``type`` is a TYPE of llama-quantize or ik_llama.cpp ("q4_k_m", "IQ4_KSS", "copy" or a number), ``dst`` None its
     default output name. ``tensor_type`` holds "REGEX=type" rules, first match wins, then those of
     ``tensor_type_file`` and of ``custom_q`` (also a model card's whole block). ``threads`` None means all cores.
-    ``progress`` is called from this thread after every task.
+    ``unpack``, with "copy", takes interleaved rows apart. ``progress`` is called from this thread after every task.
 
     Nothing is written before everything was checked: PlanError lists all problems, RecipeError and UsageError say
     which argument means nothing. An interrupted call leaves ``<dst>.part`` and a journal; the same call goes on.
@@ -93,6 +94,7 @@ def quantize(
         prune_layers=layers_of(prune_layers),
         overrides=texts_of(override_kv),
         keep_split=keep_split,
+        unpack=unpack,
         allow_requantize=allow_requantize,
         force=force,
         threads=threads,

@@ -36,8 +36,9 @@ class Request:
     """Everything that a run is asked for. ``recipe`` None copies every tensor as it is.
 
     ``dst`` None takes llama-quantize's default name. ``file_order`` keeps the source's order of tensors, else they go
-    by layer and name. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
-    ``remarks`` are warnings from reading the request itself, ``rule_files`` the files that rules were read from.
+    by layer and name. ``unpack`` takes interleaved rows apart. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed``
+    are the switches of ``prune_layers``. ``remarks`` are warnings from reading the request itself, ``rule_files`` the
+    files that rules were read from.
     """
 
     src: Path
@@ -50,6 +51,7 @@ class Request:
     prune_allowed: Mapping[str, bool] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     keep_split: bool = False
+    unpack: bool = False
     file_order: bool = False
     allow_requantize: bool = False
     force: bool = False
@@ -182,6 +184,8 @@ def prepare(request: Request) -> Prepared:
         raise UsageError(f"'{request.dst}' is no name for an output: give the name of a file")
     if request.recipe is not None:
         _check_words(request)
+        if request.unpack and not request.recipe.file_type.is_copy:
+            raise UsageError("--unpack changes no value: give it with TYPE COPY, and convert the result")
     model = open_model(request.src)
     imatrix: Imatrix | None = None
     try:
@@ -248,8 +252,10 @@ def _planned(
     recipe = request.recipe
     if recipe is not None:
         plan = plan.retype(recipe, importances)
+    if request.unpack:
+        plan = plan.unpack()
     if recipe is None or recipe.file_type.number is None:
-        plan = plan.with_metadata(copy_edits(plan.metadata, tuple(overrides)))
+        plan = plan.with_metadata(copy_edits(plan.metadata, tuple(overrides), unpacked=request.unpack))
         if plan.dropped:
             plan = plan.with_metadata(our_edits(plan.metadata, (), plan.dropped, request.effort, None))
         return plan, problems

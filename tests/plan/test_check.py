@@ -112,6 +112,16 @@ def test_cuts() -> None:
     assert problems(fine) == []
 
 
+def test_columns_of_woven_rows_cannot_be_cut() -> None:
+    woven = move("", source=type_by_name("iq4_k_r4"), shape=(4, 512))
+    cut = replace(woven, shape=(4, 256), pieces=(replace(woven.pieces[0], columns=((0, 256),)),))
+    (said,) = problems(cut)
+    assert "(iq4_k_r4) cannot be cut at columns: its rows are interleaved: `gguftool copy --unpack`" in said
+    plain = replace(cut, type=type_by_name("iq4_k"))
+    assert any(said.startswith("cannot decode iq4_k_r4: its rows are") for said in problems(plain))
+    assert problems(replace(woven, type=type_by_name("iq4_k"))) == []
+
+
 def test_cutting_inside_blocks_is_requantizing() -> None:
     whole = move("", source=Q8_0)
     cut = replace(whole, shape=(4, 128), pieces=(replace(whole.pieces[0], columns=((16, 144),)),))
