@@ -67,9 +67,11 @@ typedef struct {
     extern const gt_codec gt_ik_plain_##isa[];
 
 /* Q4_0, Q4_1, Q5_0 and Q5_1 without weights are a closed form (legacy.c, whose table holds these types); with weights
- * they are a search that lives in the family of the same shape. legacy.c chooses between the two. */
+ * they are a search that lives in the family of the same shape. legacy.c chooses between the two. Q6_0, of ik_llama.cpp,
+ * is one of that family, always searched. */
 void GT_FN(gt_search_q4_0)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt);
 void GT_FN(gt_search_q5_0)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt);
+void GT_FN(gt_search_q6_0)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt);
 void GT_FN(gt_search_q4_1)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt);
 void GT_FN(gt_search_q5_1)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt);
 

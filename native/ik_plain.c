@@ -6,7 +6,9 @@
  *   iq1_bn  row: f16 d. 13 bytes for 64: five trits a byte, and the last of each 16 in the thirteenth
  *
  * A byte of trits is N * 256 / 243, rounded up, N = sum of trit_j 3^j: as a fraction of 256 it is N / 243, so trit j
- * are the whole threes of the fraction that is left when the byte is multiplied by 3^(4-j). */
+ * are the whole threes of the fraction that is left when the byte is multiplied by 3^(4-j).
+ *
+ * Q6_0 is Q5_0 with one bit more, and legacy_symmetric.c searches it; Q8_KV is rounded here. */
 #include "gguftool.h"
 #include "bytes.h"
 
@@ -72,10 +74,36 @@ static void iq1_bn_decode(const uint8_t *in, int64_t n, float *y) {
         }
 }
 
+/* There is nothing to search for: these are the reference's bytes. A tiny row is scaled first, so that the inverse of d
+ * is never infinite; where d vanishes, zeros are stored. */
+static void q8_kv_encode(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
+    vf m = {0};
+    vi sum = {0};
+    for (int64_t i = 0; i < n; i += VW) m = vf_max(m, vf_abs(vf_load(x + i)));
+    const float largest = vf_max_of(m), d = largest / 127.0f, up = largest < 0x1p-60f ? 0x1p60f : 1.0f;
+    const float inverse = d > 0.0f ? 1.0f / (d * up) : 0.0f;
+    (void)w;
+    (void)opt;
+    for (int64_t i = 0; i < n; i += 32) {
+        vi q[GT_NV(32)];
+        for (int k = 0; k < GT_NV(32); ++k) {
+            vf t = vf_load(x + i + k * VW) * up * inverse;
+            q[k] = vi_round(vf_min(vf_max(t, vf_set1(-127.0f)), vf_set1(127.0f)));
+            sum += q[k];
+        }
+        vi_store_bytes32(out + 8 + i, q);
+    }
+    int32_t parts[VW], total = 0;
+    vi_store(parts, sum);
+    for (int k = 0; k < VW; ++k) total += parts[k];
+    u32_store(out, f_bits(d));
+    u32_store(out + 4, (uint32_t)total);
+}
+
 const gt_codec GT_FN(gt_ik_plain)[] = {
-    {133, 32, 26, 0, NULL, q6_0_decode},
+    {133, 32, 26, 0, GT_FN(gt_search_q6_0), q6_0_decode},
     {134, 64, 13, 2, NULL, iq1_bn_decode},
     {135, 64, 16, 4, NULL, iq2_bn_decode},
-    {151, 32, 32, 8, NULL, q8_kv_decode},
+    {151, 32, 32, 8, q8_kv_encode, q8_kv_decode},
     {0},
 };

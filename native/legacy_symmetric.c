@@ -1,8 +1,9 @@
-/* Searches of Q4_0 and Q5_0 with importances: blocks of 32 weights with one binary16 scale.
+/* Searches of Q4_0 and Q5_0 with importances, and of Q6_0: blocks of 32 weights with one binary16 scale.
  *
  * x = d * l, l in -8..7 (Q4_0, 18 bytes: d, then 16 bytes with the codes l + 8 of elements 0..15 in the low and
- * 16..31 in the high nibbles) or in -16..15 (Q5_0, 22 bytes: d, a word with the fifth bits, nibbles). Without
- * importances these types are a closed form, in legacy.c.
+ * 16..31 in the high nibbles), in -16..15 (Q5_0, 22 bytes: d, a word with the fifth bits, nibbles) or in -32..31 (Q6_0,
+ * 26 bytes: d, eight bytes with the bit pairs of elements j, j + 16, j + 8 and j + 24, nibbles). Without
+ * importances Q4_0 and Q5_0 are a closed form, in legacy.c.
  *
  * The reference tries nineteen scales within a ninth (Q4_0) of the one that puts the largest weight on -N, keeps the
  * best after least squares, rounds it to binary16 and leaves the codes as they were. Here the scales reach from where
@@ -10,7 +11,8 @@
  * tried, because the extra level may belong to the other side; then the scale is refitted, rounded to binary16 and the
  * codes chosen again, a few times, and only errors of stored values are compared. Against the reference's error, same
  * weights, mean over three kinds of rows: Q4_0 0.946, Q5_0 0.942, in less than a third of its time; fast 0.951 and
- * 0.952 in an eighth. More candidates gain next to nothing (best: 0.945, 0.941).
+ * 0.952 in an eighth. More candidates gain next to nothing (best: 0.945, 0.941). Q6_0: 0.954, without importances
+ * 0.935; fast 0.972 and 0.944; best 0.953 and 0.9345.
  *
  * choose_scales and round_codes are separate, so that an encoder may change the columns in between.
  */
@@ -33,6 +35,9 @@ static const plan Q4_0[3] = {{SPREAD(0.65f, 1.27f, 12, 0), NO_SPREAD, 2},
 static const plan Q5_0[3] = {{SPREAD(0.9f, 1.23f, 12, 0), NO_SPREAD, 0},
                              {SPREAD(0.7f, 1.46f, 36, 0), SPREAD(0.93f, 1.07f, 8, 1), 3},
                              {SPREAD(0.4f, 2.0f, 512, 1), SPREAD(0.98f, 1.02f, 32, 1), 8}};
+static const plan Q6_0[3] = {{SPREAD(0.95f, 1.13f, 12, 0), NO_SPREAD, 0},
+                             {SPREAD(0.8f, 1.4f, 48, 0), SPREAD(0.97f, 1.03f, 8, 1), 2},
+                             {SPREAD(0.5f, 1.8f, 512, 1), SPREAD(0.99f, 1.01f, 32, 1), 8}};
 
 /* Sixteen blocks on their sides: row i holds element i of each, every block scaled by its own power of two. */
 typedef struct {
@@ -62,7 +67,8 @@ static float largest_of_row(const float *x, int64_t n) {
     return vf_max_of(m);
 }
 
-/* The reference's weights: importance times the root of the row's mean square + x^2, in units of the row. */
+/* The reference's weights: importance times the root of the row's mean square + x^2, in units of the row; without an
+ * importance x^2 (Q6_0). */
 typedef struct {
     float mean, inverse;
 } row_scale;
@@ -78,13 +84,14 @@ static row_scale scale_of_row(const float *x, int64_t n, float largest) {
 static void fill_tile(tile *t, const float *x, const float *w, int objective, row_scale row, int cut) {
     transpose(x, BLOCK, BLOCK, t->x);
     if (cut) cut_far(t->x, BATCH);
-    if (objective == GT_MSE)
+    if (objective == GT_MSE || !w)
         for (int i = 0; i < BATCH; i += VW) vf_store(t->w + i, vf_set1(1.0f));
     else transpose(w, BLOCK, BLOCK, t->w);
     if (objective == GT_REF)
         for (int i = 0; i < BATCH; i += VW) {
             vf v = vf_load(t->x + i) * row.inverse;
-            vf_store(t->w + i, vf_max(vf_load(t->w + i) * vf_sqrt(row.mean + v * v), vf_set1(TINY_WEIGHT)));
+            vf weight = w ? vf_load(t->w + i) * vf_sqrt(row.mean + v * v) : v * v;
+            vf_store(t->w + i, vf_max(weight, vf_set1(TINY_WEIGHT)));
         }
     for (int o = 0; o < LANES; o += VW) {
         vf high = {0}, low = {0};
@@ -133,10 +140,16 @@ GT_INLINE void round_codes(const float *x, float d, int levels, uint8_t codes[BL
     vi_store_bytes32(codes, q);
 }
 
-static void pack(const uint8_t codes[BLOCK], float d, int five, uint8_t *out) {
+static void pack(const uint8_t codes[BLOCK], float d, int levels, uint8_t *out) {
     u16_store(out, f16_from_scale(d));
     out += 2;
-    if (five) {
+    if (levels == 32) {
+        for (int i = 0; i < 8; ++i) {
+            const uint8_t *q = codes + i;
+            out[i] = (uint8_t)(q[0] >> 4 | q[16] >> 4 << 2 | q[8] >> 4 << 4 | q[24] >> 4 << 6);
+        }
+        out += 8;
+    } else if (levels == 16) {
         uint32_t bits = 0;
         for (int i = 0; i < BLOCK; ++i) bits |= (uint32_t)(codes[i] >> 4) << i;
         u32_store(out, bits);
@@ -152,16 +165,16 @@ GT_INLINE void encode_row(const float *x, const float *w, int64_t n, uint8_t *ou
     float largest = largest_of_row(x, n);
     if (opt->objective == GT_REF) row = scale_of_row(x, n, largest);
     for (int64_t i = 0; i < n; i += BATCH) {
-        const float *xs = x + i, *ws = w + i;
+        const float *xs = x + i, *ws = w ? w + i : NULL;
         int blocks = n - i < BATCH ? (int)((n - i) / BLOCK) : LANES;
         float padded_x[BATCH], padded_w[BATCH];
         if (blocks < LANES) { /* the last blocks of the row: the other lanes hold zeros */
             memset(padded_x, 0, sizeof padded_x);
             memset(padded_w, 0, sizeof padded_w);
             memcpy(padded_x, xs, (size_t)blocks * BLOCK * sizeof *x);
-            memcpy(padded_w, ws, (size_t)blocks * BLOCK * sizeof *w);
+            if (w) memcpy(padded_w, ws, (size_t)blocks * BLOCK * sizeof *w);
             xs = padded_x;
-            ws = padded_w;
+            ws = w ? padded_w : NULL;
         }
         tile t;
         fill_tile(&t, xs, ws, opt->objective, row, largest > FAR);
@@ -169,7 +182,7 @@ GT_INLINE void encode_row(const float *x, const float *w, int64_t n, uint8_t *ou
         for (int j = 0; j < blocks; ++j, out += bytes) {
             uint8_t codes[BLOCK];
             round_codes(xs + j * BLOCK, t.d[j], levels, codes);
-            pack(codes, t.d[j], levels == 16, out);
+            pack(codes, t.d[j], levels, out);
         }
     }
 }
@@ -180,4 +193,8 @@ void GT_FN(gt_search_q4_0)(const float *x, const float *w, int64_t n, uint8_t *o
 
 void GT_FN(gt_search_q5_0)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
     encode_row(x, w, n, out, opt, Q5_0, 16, 22);
+}
+
+void GT_FN(gt_search_q6_0)(const float *x, const float *w, int64_t n, uint8_t *out, const gt_options *opt) {
+    encode_row(x, w, n, out, opt, Q6_0, 32, 26);
 }

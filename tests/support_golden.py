@@ -45,6 +45,7 @@ SCALE_OFFSETS = {
     "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,), "iq4_nl": (0,), "iq4_xs": (0,), "iq3_s": (0,), "iq3_xxs": (0,),
     "iq2_s": (0,), "iq2_xs": (0,), "iq2_xxs": (0,), "iq1_s": (0,), "tq1_0": (52,), "tq2_0": (64,), "q1_0": (0,),
     "q2_0": (0,), "iq2_k": (0,), "iq3_k": (0,), "iq4_k": (0,), "iq5_k": (0,), "iq6_k": (0,),
+    "q6_0": (0,),
 }  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -126,8 +127,11 @@ def golden_ratios(shared: Path, type_name: str, imatrix: bool, **options: str) -
 
 
 def scale_values(blocks: Array, type_name: str) -> Array:
-    """Every stored outer scale of the blocks, float32 [scales of a block, blocks]: they must all be finite."""
-    size = type_by_name(type_name).block_bytes
+    """Every stored outer scale, float32 [scales of a block, blocks] or [1, rows]: they must all be finite."""
+    header, size = type_by_name(type_name).row_header, type_by_name(type_name).block_bytes
+    if header:
+        kind = np.float16 if header == 2 else np.float32
+        return np.ascontiguousarray(blocks[:, : 2 if header == 2 else 4]).view(kind).astype(np.float32).T
     flat = np.ascontiguousarray(blocks).reshape(-1, size)
     if type_name == "mxfp4":
         return np.where(flat[:, :1] == 255, np.inf, np.ldexp(np.float32(1), flat[:, :1].astype(int) - 128)).T
