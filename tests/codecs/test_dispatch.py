@@ -310,4 +310,4 @@ print([m for m in ("numba", "gguftool._native", "pandas") if m in sys.modules])
 def test_versions_and_objectives() -> None:
     assert dispatch.KERNELS_VERSION
     assert all(dispatch.default_objective(type_by_name(name)) in dispatch.OBJECTIVES for name in ALL)
-    assert not dispatch.can_encode(type_by_name("iq2_ks"))
+    assert not dispatch.can_encode(type_by_name("iq2_bn"))

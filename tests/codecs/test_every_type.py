@@ -21,7 +21,7 @@ from gguftool.format.quanttypes import type_by_name
 Array = npt.NDArray[np.float32]
 
 N = 512
-TYPES = (*BLOCKS, *IK_K)
+TYPES = (*BLOCKS, *IK_K, "iq2_ks", "iq3_ks", "iq2_kl", "q6_0", "q8_KV")
 
 #: Ways to fill a block of 256 columns, of a row and of an importance. Each gets a generator.
 ROWS = {
@@ -59,7 +59,7 @@ def only_rounds(name: str, weighted: bool, effort: str) -> bool:
     """Whether the encoder is the reference's rounding to the byte, with all its faults."""
     if effort == "fast" and name in (*TERNARY, *FP4):
         return True
-    return name == "q8_0" or (name in LEGACY and not weighted)
+    return name in ("q8_0", "q8_KV") or (name in LEGACY and not weighted)
 
 
 def check(name: str, x: Array, a: npt.NDArray[np.float64] | None, objective: str, effort: str) -> None:
