@@ -18,7 +18,12 @@
 #define FAR 0x1p30f
 #define NO_ENERGY 0x1p-100f /* so little that it has no unit */
 #define NARROW 0x1p-120f    /* the square of a distance that is too small to divide by */
-#define OUTLIER 8.0f        /* a weight that is so many times the root mean square does not set the scale */
+/* Where the largest scale is that of weights that hardly matter, d is looked for as far below it as this. */
+#define FAR_BELOW 0.7f
+#define BELOW_STEP 0.8f
+#define BELOW_COUNT 18
+#define MUCH_BETTER 0.5f
+#define OUTLIER 5.0f        /* a weight that is so many times the root mean square does not set the scale */
 
 /* ---- the tile ---- */
 
@@ -127,7 +132,10 @@ static void lowest_points(const valley *v, const grid_tile *t, float step, scale
         float shift = bend > 0.0f ? 0.5f * (v->before[j] - v->after[j]) / bend : 0.0f;
         shift = shift > 1.0f ? 1.0f : shift < -1.0f ? -1.0f : shift;
         s->own[j] = v->b[j] + shift * width;
-        s->curve[j] = width * width > NARROW && bend > 0.0f ? (0.5f * bend) / (width * width) : 0.0f;
+        float curve = width * width > NARROW && bend > 0.0f ? (0.5f * bend) / (width * width) : 0.0f;
+        /* and no flatter than that: without a scale the error is several times the least */
+        float own = s->own[j], whole = own * own, chord = whole > NARROW ? v->least[j] / whole : 0.0f;
+        s->curve[j] = curve > chord ? curve : chord;
     }
 }
 
@@ -156,23 +164,45 @@ static float code_near(float v, int offset, int top) {
     return c < 0.0f ? 0.0f : c > (float)top ? (float)top : c;
 }
 
-/* The d for which the sub-blocks' parabolas have the least sum. */
-static float first_d(const scales *s, int from, int lanes, const grid_type *type, const grid_plan *p, float power) {
-    float largest = 0.0f, best_d = 0.0f, best = ABOVE_ALL, e[LANES];
-    for (int j = from; j < from + lanes; ++j) largest = s->own[j] > largest ? s->own[j] : largest;
-    largest /= (float)(2 * type->top + 1);
-    for (int k = 0; k < p->d_count; ++k) {
-        float d = storable(largest * (p->d_from + (float)k * p->d_step), power), inverse = 1.0f / d;
-        for (int j = 0; j < lanes; ++j) {
-            float own = s->own[from + j], v = own * inverse;
-            v = v < 64.0f ? v : 64.0f;
-            float miss = d * (2.0f * code_near(v, 0, type->top) + 1.0f) - own;
-            e[j] = (s->curve[from + j] * miss) * miss;
-        }
-        float sum = sum_lanes(e, lanes);
-        if (sum < best) best = sum, best_d = d;
+/* A d and the sum of the sub-blocks' parabolas there. */
+typedef struct {
+    float d, sum;
+} fitting_d;
+
+/* The better of `best` and d, with the nearest codes. */
+static fitting_d better_d(fitting_d best, const scales *s, int from, int lanes, int top, float d) {
+    float e[LANES], inverse = 1.0f / d;
+    for (int j = 0; j < lanes; ++j) {
+        float own = s->own[from + j], v = own * inverse;
+        v = v < 64.0f ? v : 64.0f;
+        float miss = d * (2.0f * code_near(v, 0, top) + 1.0f) - own;
+        e[j] = (s->curve[from + j] * miss) * miss;
     }
-    return best_d;
+    float sum = sum_lanes(e, lanes);
+    return sum < best.sum ? (fitting_d){d, sum} : best;
+}
+
+/* The d for which the parabolas have the least sum: near the one that gives the largest scale the code top, or far
+ * below it, where that scale belongs to weights that hardly matter. */
+static float first_d(const scales *s, int from, int lanes, const grid_type *type, const grid_plan *p, float power) {
+    float base = 0.0f;
+    for (int j = from; j < from + lanes; ++j) base = s->own[j] > base ? s->own[j] : base;
+    base /= (float)(2 * type->top + 1);
+    fitting_d best = {0.0f, ABOVE_ALL};
+    for (int again = 0; again < 2; ++again) {
+        for (int k = 0; k < p->d_count; ++k)
+            best = better_d(best, s, from, lanes, type->top,
+                            storable(base * (p->d_from + (float)k * p->d_step), power));
+        if (again) break;
+        fitting_d lower = {best.d, best.sum * MUCH_BETTER};
+        float below = base * FAR_BELOW;
+        for (int k = 0; k < BELOW_COUNT; ++k, below *= BELOW_STEP)
+            lower = better_d(lower, s, from, lanes, type->top, storable(below, power));
+        if (lower.d == best.d) break;
+        best = lower;
+        base = lower.d;
+    }
+    return best.d;
 }
 
 /* What a search has found so far, per super-block. */

@@ -321,9 +321,15 @@ GT_INLINE void fill_from_row(tile *t, const float *x, const float *w, int64_t le
     fill_tile(t, x, w, objective, super);
 }
 
-/* The scale that puts the largest element at the end of the codebook; of zeros, any. */
+/* A weight so many times the root of the weighted mean square does not set the scale. Among even weights there is none. */
+#define OUTLIER 6.0f
+
+/* The scale that puts the largest element that matters at the end of the codebook; of zeros, any. */
 GT_INLINE vf natural_scale(const tile *t, int o) {
-    return vf_max(vf_load(t->largest + o), vf_set1(LEAST_SCALE)) * (1.0f / TOP);
+    vf sum = {0};
+    for (int i = 0; i < BLOCK; ++i) sum += vf_load(t->w + i * LANES + o);
+    vf reach = vf_sqrt(vf_load(t->energy + o) / sum) * OUTLIER;
+    return vf_max(vf_min(vf_load(t->largest + o), reach), vf_set1(LEAST_SCALE)) * (1.0f / TOP);
 }
 
 /* ---- rounding with given scales ---- */

@@ -39,7 +39,9 @@ SUBS = 8
 TOP = np.float32(15)
 MOST_CODES = np.float32(31)
 TWO = np.float32(2)
-OUTLIER = np.float32(8)
+OUTLIER = np.float32(5)
+FAR_BELOW, BELOW_STEP, BELOW_COUNT = np.float32(0.7), np.float32(0.8), 18
+MUCH_BETTER = np.float32(0.5)
 UNIT = np.float32(2.0**-17)
 NO_ENERGY = np.float32(2.0**-100)
 NARROW = np.float32(2.0**-120)
@@ -198,27 +200,48 @@ def _first_scale(block: Block, j: int, grid: Book, p: Plan) -> Any:
     shift = HALF * (before - after) / bend if bend > ZERO else ZERO
     shift = min(max(shift, -ONE), ONE)
     curve = (HALF * bend) / (width * width) if width * width > NARROW and bend > ZERO else ZERO
-    return b + shift * width, curve
+    own = b + shift * width
+    chord = least / (own * own) if own * own > NARROW else ZERO  # without a scale the error is several times the least
+    return own, max(curve, chord)
+
+
+@inline
+def _miss_at(own: Any, curve: Any, d: Any) -> Any:
+    """The sum of the sub-blocks' parabolas at d, with the nearest codes."""
+    e, inverse = np.empty(SUBS, np.float32), ONE / d
+    for j in range(SUBS):
+        miss = d * (TWO * _code_near(own[j] * inverse, 0) + ONE) - own[j]
+        e[j] = (curve[j] * miss) * miss
+    return _sum8(e)
 
 
 @inline
 def _first_d(own: Any, curve: Any, p: Plan, power: Any) -> Any:
-    """The d for which the sub-blocks' parabolas have the least sum."""
-    largest = ZERO
+    """The d for which the parabolas have the least sum: near the one that gives the largest scale the code top, or far
+    below it, where that scale belongs to weights that hardly matter."""
+    base = ZERO
     for j in range(SUBS):
-        largest = max(largest, own[j])
-    largest /= MOST_CODES
+        base = max(base, own[j])
+    base /= MOST_CODES
     best, best_d = ABOVE_ALL, ZERO
-    e = np.empty(SUBS, np.float32)
-    for k in range(p.d_n):
-        d = _storable(largest * (p.d_first + np.float32(k) * p.d_step), power)
-        inverse = ONE / d
-        for j in range(SUBS):
-            miss = d * (TWO * _code_near(own[j] * inverse, 0) + ONE) - own[j]
-            e[j] = (curve[j] * miss) * miss
-        total = _sum8(e)
-        if total < best:
-            best, best_d = total, d
+    for again in range(2):
+        for k in range(p.d_n):
+            d = _storable(base * (p.d_first + np.float32(k) * p.d_step), power)
+            total = _miss_at(own, curve, d)
+            if total < best:
+                best, best_d = total, d
+        if again:
+            break
+        lower, lower_d, below = best * MUCH_BETTER, best_d, base * FAR_BELOW
+        for _ in range(BELOW_COUNT):
+            d = _storable(below, power)
+            total = _miss_at(own, curve, d)
+            if total < lower:
+                lower, lower_d = total, d
+            below *= BELOW_STEP
+        if lower_d == best_d:
+            break
+        best, best_d, base = lower, lower_d, lower_d
     return best_d
 
 

@@ -118,7 +118,7 @@ def _search_steps(x: Any, w: Any, s: Any, power: Any, best: Any, found: Any) -> 
 @inline
 def _choose_nl_scale(x: Any, w: Any, power: Any, plan: Any) -> Any:
     """The storable scale of least error; 0 if zeros are as good."""
-    v, nowhere = natural_scale(x), np.empty((0, 0, 0), np.float32)
+    v, nowhere = natural_scale(x, w), np.empty((0, 0, 0), np.float32)
     gain, fit = search_gains(x, w, v, plan.first, ZERO, v, nowhere)
     gain, fit = search_gains(x, w, fit, plan.second, gain, fit, nowhere)
     best, found = energy_of(x, w), ZERO
@@ -238,7 +238,7 @@ def _choose_xs_scales(tile: Any, weights: Any, power: Any, plan: Any) -> Any:
     rows = np.empty((SUBS, 2, plan.first.n, 2), np.float32)
     for j in range(SUBS):
         x, w = tile[j * BLOCK : j * BLOCK + BLOCK], weights[j * BLOCK : j * BLOCK + BLOCK]
-        natural[j] = natural_scale(x)
+        natural[j] = natural_scale(x, w)
         _, own[j] = search_gains(x, w, natural[j], plan.first, ZERO, natural[j], rows[j])
     best = np.zeros((4, SUBS), np.float32)
     best[3, 1] = HOPELESS

@@ -18,12 +18,14 @@ from gguftool.codecs.jit_symmetric_search import (
     MAGIC,
     ONE,
     TINY_WEIGHT,
+    energy_of,
     inverse_of,
     power_of_two_of,
 )
 
 BLOCK = 32
 BETTER = np.float32(1 + 2.0**-20)
+OUTLIER = np.float32(6)
 ELEVENTH = np.float32(1) / np.float32(11)
 FARTHEST_CELL = np.float32(165)
 
@@ -110,9 +112,13 @@ def largest_of(x: Any) -> Any:
 
 
 @inline
-def natural_scale(x: Any) -> Any:
-    """The scale that puts the largest element at the end of the codebook; of zeros, any."""
-    return max(largest_of(x), LEAST_SCALE) * (ONE / np.float32(127))
+def natural_scale(x: Any, w: Any) -> Any:
+    """The scale that puts the largest element that matters at the end of the codebook; of zeros, any."""
+    total = ZERO
+    for weight in w:
+        total += weight
+    reach = np.sqrt(energy_of(x, w) / total) * OUTLIER
+    return max(min(largest_of(x), reach), LEAST_SCALE) * (ONE / np.float32(127))
 
 
 @inline

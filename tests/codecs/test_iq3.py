@@ -157,7 +157,7 @@ def test_zero_sub_blocks_do_not_disturb_the_others(name: str) -> None:
     x = (0.02 * np.random.default_rng(12).standard_normal((4, 512))).astype(np.float32)
     x[0, 32:64] = x[1, 224:256] = x[2, 256:480] = x[3, 0:32] = 0
     for effort in ("fast", "default"):
-        y = dispatch.decode(dispatch.encode(x, name, effort=effort), name, 512)
+        y = dispatch.decode(dispatch.encode(x, name, objective="imatrix", effort=effort), name, 512)
         assert rel_mse(x, y) < 0.03
         assert np.abs(y[x == 0]).max() < 0.005
 
@@ -219,3 +219,15 @@ def test_whatever_comes_in_bytes_agree_and_scales_are_finite(
     assert np.isfinite(y).all()
     assert not y[~x.any(1)].any()
     assert np.all(np.abs(np.float64(y)).max(1) <= np.maximum(2 * np.abs(np.float64(x)).max(1), 2.0**-23))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_large_weight_that_does_not_matter_does_not_spoil_its_block(name: str) -> None:
+    rng = np.random.default_rng(30)
+    x = (0.02 * rng.standard_normal((8, 512))).astype(np.float32)
+    a = np.exp(rng.standard_normal(512))
+    plain = rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 512), a)
+    x[:, 40::64] *= 100
+    a[40::64] = 0
+    spoiled = rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 512), a)
+    assert spoiled < 3 * plain
