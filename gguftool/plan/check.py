@@ -127,7 +127,9 @@ def _codecs(plan: Plan) -> Iterable[str]:
         return
     from gguftool.codecs import dispatch  # a plain copy has no use for kernels
 
-    when = "without the compiled kernels" if dispatch.backend() == "numba" else "yet"
+    compiled = dispatch.backend() != "numba"
+    when = "yet" if compiled else "without the compiled kernels"
+    remedy = "" if compiled else ": reinstall gguftool where a C compiler is found, or choose a type that numba encodes"
     for (source,), names in _grouped(plan, worked, lambda m: (m.pieces[0].source.type,)):
         if not dispatch.can_decode(source):
             why = f": {why_woven(source)}" if source.rows_interleaved > 1 else f" {when}"
@@ -136,7 +138,7 @@ def _codecs(plan: Plan) -> Iterable[str]:
         if not target.is_target:
             yield f"{target.name} is no type that a tensor can be converted to ({_some(names)})"
         elif not dispatch.can_encode(target):
-            yield f"cannot encode {target.name} {when} ({_some(names)})"
+            yield f"cannot encode {target.name} {when} ({_some(names)}){remedy}"
 
 
 def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
