@@ -19,24 +19,33 @@
  * may be best (kt_blocks.h).
  *
  * Rows go through twice: first the model's scale of each block, of which the largest makes d; then scales and
- * points, block by block, and at last d by least squares, which changes no code. Choosing the scales and choosing the
- * points are separate, so that an encoder may change the columns in between.
+ * points, block by block, and at last d by least squares, which changes no code. (A third time, with the d that was
+ * found, is worth a thousandth; "best" tries four values of d instead.) Choosing the scales and choosing the points
+ * are separate, so that an encoder may change the columns in between.
+ *
+ * The error against the reference's, same weights, mean over three kinds of rows, with and without an importance, and
+ * the speed as a part of libggml's Q4_K encoder in the same run (AVX-512, AVX2, SSE2):
+ *
+ *   IQ1_KT 0.778 and 0.571 (best: 0.771, 0.567)   0.26 0.22 0.16
+ *   IQ2_KT 0.792 and 0.604 (best: 0.780, 0.600)   0.23 0.21 0.15
+ *   IQ3_KT 0.949 and 0.747 (best: 0.934, 0.732)   0.32 0.30 0.20
+ *   IQ4_KT 0.899 and 0.719 (best: 0.886, 0.711)   0.28 0.28 0.19
  */
 #include "kt_blocks.h"
 
 /* By effort. */
 static const plan IQ2_PLANS[3] = {{0.8f, 1.35f, 0.3f, {112, -1, 0, 0}, 1},
-                                  {0.72f, 1.5f, 0.4f, {128, -1, 0, 0}, 1},
-                                  {0.5f, 2.0f, 0.8f, {200, -1, 0, 0}, 2}};
+                                  {0.72f, 1.5f, 0.35f, {128, -1, 0, 0}, 1},
+                                  {0.6f, 1.8f, 0.6f, {180, -1, 0, 0}, 4}};
 static const plan IQ3_PLANS[3] = {{0.8f, 1.4f, 0.3f, {112, -1, 0, 0}, 1},
-                                  {0.7f, 1.6f, 0.5f, {128, -1, 0, 0}, 1},
-                                  {0.5f, 2.0f, 0.8f, {200, -1, 0, 0}, 2}};
-static const plan IQ4_PLANS[3] = {{0.94f, 1.08f, 0.35f, {112, -1, 0, 0}, 1},
-                                  {0.85f, 1.2f, 0.4f, {128, -1, 0, 0}, 1},
-                                  {0.7f, 1.5f, 0.8f, {200, -1, 0, 0}, 2}};
+                                  {0.7f, 1.6f, 0.5f, {180, -1, 0, 0}, 1},
+                                  {0.6f, 1.8f, 0.8f, {256, -1, 0, 0}, 4}};
+static const plan IQ4_PLANS[3] = {{0.9f, 1.12f, 0.35f, {112, -1, 0, 0}, 1},
+                                  {0.79f, 1.32f, 0.4f, {128, -1, 0, 0}, 1},
+                                  {0.7f, 1.5f, 0.6f, {180, -1, 0, 0}, 4}};
 static const plan IQ1_PLANS[3] = {{0.8f, 1.35f, 0.3f, {112, -1, 0, 0}, 1},
-                                  {0.7f, 1.6f, 0.5f, {140, -1, 0, 0}, 1},
-                                  {0.4f, 2.5f, 0.8f, {256, -1, 0, 0}, 2}};
+                                  {0.6f, 1.8f, 0.5f, {140, -1, 0, 0}, 1},
+                                  {0.4f, 2.5f, 0.8f, {256, -1, 0, 0}, 4}};
 
 /* c of the model is 2 pi Gamma(1 + 2/n) / (N V)^(2/n), with N points (and all signs), V the volume of the unit ball. */
 #define IQ1 ((trellis){IQ1_KT, SHAPE_IQ1, 1, BOOK_IQ1, 0, 16, 56, 120.0f, 127.0f, 0.42f})
@@ -123,26 +132,47 @@ GT_INLINE void pack(const trellis t, const choice *c, const float *x, int i, uin
 
 /* ---- rows ---- */
 
-/* Encodes all blocks with d, and refits it. */
-GT_INLINE float encode_blocks(const trellis t, const plan *p, const row *r, float d, uint8_t *out) {
+/* Encodes all blocks with *d, and refits it; what is left of the row's energy comes back, less a constant. */
+GT_INLINE double encode_blocks(const trellis t, const plan *p, const row *r, float *d, uint8_t *out) {
     double fit[2] = {0, 0};
     memset(out, 0, (size_t)(r->n / SUPER * t.bytes));
     for (int64_t i = 0; i < r->n; i += BLOCK) {
         block b;
         choice c;
         load_block(t, r, i, &b);
-        choose_block(t, p, &b, d, &c);
+        choose_block(t, p, &b, *d, &c);
         add_fit(t, &b, &c, fit);
         pack(t, &c, r->x + i, (int)(i % SUPER / BLOCK), out + i / SUPER * t.bytes);
     }
-    return fit[0] > 0 && fit[1] > 0 ? (float)(fit[0] / fit[1]) : d;
+    if (!(fit[0] > 0 && fit[1] > 0)) return 0;
+    *d = (float)(fit[0] / fit[1]);
+    return -fit[0] * (fit[0] / fit[1]);
+}
+
+/* Encodes the row with the best of the scales that the plan tries around d, each refitted; it comes back. */
+GT_INLINE float encode_with_best(const trellis t, const plan *p, const row *r, float d, float limit, uint8_t *out) {
+    double least = 1;
+    float fitted = d;
+    int best = 0;
+    for (int k = 0; k < p->rows; ++k) {
+        float scale = d * ROW_SCALES[k] < limit ? d * ROW_SCALES[k] : limit;
+        double left = encode_blocks(t, p, r, &scale, out);
+        if (!(left < least)) continue;
+        least = left;
+        best = k;
+        fitted = scale;
+    }
+    if (best != p->rows - 1) {
+        fitted = d * ROW_SCALES[best] < limit ? d * ROW_SCALES[best] : limit;
+        encode_blocks(t, p, r, &fitted, out);
+    }
+    return fitted < limit ? fitted : limit;
 }
 
 GT_INLINE void encode_row(const trellis t, const plan plans[3], const float *x, const float *w, int64_t n,
                           uint8_t *out, const gt_options *opt) {
     const row r = open_row(x, w, n, opt);
     const float limit = 0x1.fffffep127f / (1.001f * LARGEST * t.largest) / r.power; /* whatever the codes, y is finite */
-    const plan *p = &plans[opt->effort];
     float d = 0;
     for (int k = 0; k < t.books; ++k) open_book(t.first_book + k);
     for (int64_t i = 0; i < n; i += BLOCK) {
@@ -150,12 +180,7 @@ GT_INLINE void encode_row(const trellis t, const plan plans[3], const float *x, 
         load_block(t, &r, i, &b);
         d = b.natural > d ? b.natural : d;
     }
-    d *= 1.0f / t.top;
-    for (int k = 0; k < p->passes && d > 0; ++k) {
-        d = encode_blocks(t, p, &r, d < limit ? d : limit, out + 4);
-        d = d < limit ? d : limit;
-    }
-    d *= r.power;
+    if (d > 0) d = encode_with_best(t, &plans[opt->effort], &r, d * (1.0f / t.top), limit, out + 4) * r.power;
     if (d == 0) memset(out + 4, 0, (size_t)(n / SUPER * t.bytes));
     memcpy(out, &d, 4);
 }

@@ -47,12 +47,13 @@ typedef struct {
     float low, high; /* the scales that are tried, as parts of the natural one */
     float reach;     /* how near cells must be to be scanned, as a part of the distance that the model expects */
     int last[PARTS]; /* parts of the last search, for the points of the scale that is chosen */
-    int passes;      /* over the row: from the second on with a refitted d */
+    int rows;        /* scales of the row that are tried, of ROW_SCALES */
 } plan;
 
 #define MOST 192     /* vectors that are scanned for a bundle of scales and a group */
 #define RATIO 1.3f   /* of the largest to the least scale of a bundle */
 #define HOPE 0.5f    /* the part of the expected error that the groups to come may have */
+static const float ROW_SCALES[4] = {1.0f, 0.92f, 1.09f, 0.85f};
 static const int FROM_AFAR[PARTS] = {0, 4, 24, 112};
 
 typedef struct {
