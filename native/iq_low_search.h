@@ -93,9 +93,11 @@ GT_INLINE float storable_above(float d, float power) {
     return v < d * 0.9f ? storable(v + LEAST_SCALE / power, power) : v;
 }
 
-/* The d that are estimated, and what they come to; of each two groups the second is of negative d. */
+/* The d that are estimated, and what they come to; of each two groups the second is of negative d. The last group lies
+ * further and further below the others. */
+#define FAR_BELOW 0.7f
 typedef struct {
-    float d[GROUPS * LANES], error[GROUPS * LANES];
+    float d[(GROUPS + 1) * LANES], error[(GROUPS + 1) * LANES];
 } __attribute__((aligned(64))) survey;
 
 GT_INLINE void look_around(int kind, const row *r, float largest, survey *s) {
@@ -106,23 +108,34 @@ GT_INLINE void look_around(int kind, const row *r, float largest, survey *s) {
             s->d[at] = storable_above(d, r->power);
             s->error[at] = 0.0f;
         }
+    d = s->d[0];
+    for (int at = r->p->groups * LANES; at < (r->p->groups + 1) * LANES; ++at) {
+        d *= FAR_BELOW;
+        s->d[at] = storable_above(d, r->power);
+        s->error[at] = 0.0f;
+    }
     for (int64_t i = 0; i < r->n; i += BATCH) {
         tile t;
         bank seen;
         int blocks = fill_tile(&t, r, i);
         try_scales(kind, r, &t, &seen);
         write_notes(r, i, &t, blocks);
-        for (int k = 0; k < r->p->groups * LANES; k += VW)
+        for (int k = 0; k < (r->p->groups + 1) * LANES; k += VW)
             vf_store(s->error + k, vf_load(s->error + k) +
                                        estimate(r, &t, &seen, blocks, vf_load(s->d + k), k / LANES % 2));
     }
 }
 
-/* Takes the most promising d that is left, signed; of equals the first. 0 if there is none. */
-GT_INLINE float take_best(survey *s, int count) {
+GT_INLINE int most_promising(const survey *s, int count) {
     int best = 0;
     for (int k = 1; k < count; ++k)
         if (s->error[k] < s->error[best]) best = k;
+    return best;
+}
+
+/* Takes the most promising d that is left, signed; of equals the first. 0 if there is none. */
+GT_INLINE float take_best(survey *s, int count) {
+    const int best = most_promising(s, count);
     if (s->error[best] == HOPELESS) return 0.0f;
     float d = best / LANES % 2 ? -s->d[best] : s->d[best], given = s->d[best];
     for (int k = best / LANES % 2 * LANES; k < count; ++k)
@@ -208,7 +221,12 @@ GT_INLINE float refitted(const outcome *o, float power) {
 GT_INLINE float choose_d(int kind, const row *r, float largest) {
     survey s;
     outcome best = {0.0f, 0x1p1000, 0.0, 0.0};
-    look_around(kind, r, largest, &s);
+    for (int again = 0; again < 3; ++again) { /* where the largest weights hardly matter, d lies far below */
+        look_around(kind, r, largest, &s);
+        int k = most_promising(&s, (r->p->groups + 1) * LANES);
+        if (k < r->p->groups * LANES) break;
+        largest = s.d[k] * (r->type->top * r->type->most);
+    }
     for (int k = 0; k < r->p->starts; ++k) {
         float d = take_best(&s, r->p->groups * LANES);
         if (d == 0.0f) break;

@@ -11,6 +11,7 @@
 #define SUPER 256
 #define SUBS (SUPER / BLOCK)
 #define HEADER 2
+#define OUTLIER 6.0f /* so many times the weighted root mean square matters little; with even weights there is none */
 #define VARIANTS 4
 #define TRIALS 16
 #define GROUPS 16 /* of LANES d each, at most */
@@ -38,7 +39,7 @@ typedef struct {
 typedef struct {
     spread trials;     /* at most TRIALS, around the scale that puts the largest element on the largest entry */
     float from, ratio; /* the d that are estimated: what the row's largest needs at most * from * ratio^k, both signs */
-    int groups;        /* of LANES such d, half of them negative */
+    int groups;        /* of LANES such d, half of them negative; LANES more lie far below */
     int starts, refits;
     window scan, search; /* for those that are estimated, and for those that are searched */
 } plan;
@@ -59,7 +60,7 @@ typedef struct {
 typedef struct {
     float x[BATCH], w[BATCH];
     float ratio[BATCH / 2]; /* of the two weights of each pair */
-    float largest[LANES];   /* max |x| */
+    float largest[LANES];   /* max |x| of the elements that matter */
     float energy[LANES];    /* sum w x^2: the error of zeros */
     float own[VARIANTS][LANES];
 } __attribute__((aligned(64))) tile;
@@ -178,10 +179,12 @@ GT_INLINE void weigh_as_reference(tile *t, const type_of *type, int has_w) {
 
 GT_INLINE void measure(tile *t, int pairs) {
     for (int o = 0; o < LANES; o += VW) {
-        vf m = {0};
+        vf m = {0}, sum = {0};
         for (int i = o; i < BATCH; i += LANES) m = vf_max(m, vf_abs(vf_load(t->x + i)));
-        vf_store(t->largest + o, m);
-        vf_store(t->energy + o, energy_of(t->x + o, t->w + o, BLOCK));
+        for (int i = o; i < BATCH; i += LANES) sum += vf_load(t->w + i);
+        vf energy = energy_of(t->x + o, t->w + o, BLOCK);
+        vf_store(t->largest + o, vf_min(m, vf_sqrt(energy / sum) * OUTLIER));
+        vf_store(t->energy + o, energy);
         for (int i = 0; pairs && i < BLOCK; i += 2)
             vf_store(t->ratio + i / 2 * LANES + o,
                      vf_load(t->w + i * LANES + o) / vf_load(t->w + (i + 1) * LANES + o));

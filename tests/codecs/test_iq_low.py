@@ -244,3 +244,16 @@ def test_whatever_comes_in_scales_are_finite_and_zero_blocks_stay(
     assert np.isfinite(y).all()
     assert not y[:, 64:96].any()
     assert np.all(np.abs(y) <= 3 * np.float64(np.abs(x).max()))
+
+
+@pytest.mark.parametrize("whole_block", (False, True))
+@pytest.mark.parametrize("name", NAMES)
+def test_large_weights_that_do_not_matter_do_not_spoil_their_row(name: str, whole_block: bool) -> None:
+    x = (0.02 * np.random.default_rng(30).standard_normal((8, 1024))).astype(np.float32)
+    a = lognormal(1024).astype(np.float64)
+    plain = rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 1024), a)
+    at = slice(64, 96) if whole_block else slice(40, None, 64)
+    x[:, at] *= 100
+    a[at] *= 1e-9
+    y = dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 1024)
+    assert rel_wmse(x, y, a) < 1.5 * plain
