@@ -19,7 +19,8 @@
 
 #define GT_IQ1_M 29
 
-/* Where a block's f16 scales lie, ended by -1; none for types whose gain is left alone. */
+/* Where a block's f16 scales lie, ended by -1; none for types whose gain is left alone. Of a type with a row header it
+ * is the header that begins with the scale, of 16 bits or, if it has four bytes or more, of 32. */
 static const int *gt_scale_offsets(int id) {
     static const int none[] = {-1}, q2_k[] = {80, 82, -1}, q3_k[] = {108, -1}, q45_k[] = {0, 2, -1}, q6_k[] = {208, -1};
     static const int tq1_0[] = {52, -1}, tq2_0[] = {64, -1}, first[] = {0, -1}, iq1_m[] = {48, -1};
@@ -43,7 +44,13 @@ static const int *gt_scale_offsets(int id) {
     case 138:
     case 139:
     case 140:
-    case 141: return first;
+    case 141:
+    case 144: /* iq4_ks, iq2_ks, iq4_kss, iq5_ks, iq3_ks, iq2_kl */
+    case 145:
+    case 146:
+    case 152:
+    case 156:
+    case 157: return first;
     case GT_IQ1_M: return iq1_m;
     case 34: return tq1_0;
     case 35: return tq2_0;
@@ -79,8 +86,16 @@ static void gt_scale_store(uint8_t *at, int scattered, uint16_t h) {
 
 static void gt_scale_row(const gt_codec *c, double gain, int64_t n, uint8_t *out) {
     const int *offsets = gt_scale_offsets(c->id), scattered = c->id == GT_IQ1_M;
-    uint8_t *block = out + c->row_header;
-    for (int64_t b = 0; b < n / c->block_size; ++b, block += c->block_bytes)
+    uint8_t *block = out;
+    if (c->row_header >= 4) {
+        float scale;
+        memcpy(&scale, out, 4);
+        scale = (float)((double)scale * gain);
+        memcpy(out, &scale, 4);
+        return;
+    }
+    const int64_t blocks = c->row_header ? 1 : n / c->block_size;
+    for (int64_t b = 0; b < blocks; ++b, block += c->block_bytes)
         for (const int *at = offsets; *at >= 0; ++at) {
             const float scale = f16_to_float(gt_scale_load(block + *at, scattered));
             gt_scale_store(block + *at, scattered, f16_from_scale((float)((double)scale * gain)));

@@ -61,6 +61,8 @@ SCALES: dict[str, tuple[int, ...]] = {
 }
 _FIRST = ("iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs", "q1_0", "q2_0")
 SCALES |= dict.fromkeys((*_FIRST, "iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k"), (0,))
+#: Their rows begin with the scale.
+SCALES |= dict.fromkeys(("iq4_ks", "iq2_ks", "iq4_kss", "iq5_ks", "iq3_ks", "iq2_kl"), (0,))
 MAX_GAIN = 1.5
 
 
@@ -139,8 +141,12 @@ def _gain(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], w: npt.NDArray
 
 
 def _scale_row(t: QuantType, gain: float, row: npt.NDArray[np.uint8]) -> None:
-    """Every f16 scale of the row's blocks times the gain."""
-    blocks = row.reshape(-1, t.block_bytes)
+    """Every f16 scale of the row's blocks, or the one in its header, times the gain."""
+    if t.row_header >= 4:
+        scale = row[:4].view(np.float32)
+        scale[0] = np.float32(np.float64(scale[0]) * gain)
+        return
+    blocks = row[None, :2] if t.row_header else row.reshape(-1, t.block_bytes)
     largest = np.float32(np.finfo(np.float16).max)
     for at in SCALES[t.name]:
         scales = _stored_scales(blocks, t, at).view(np.float16).astype(np.float64) * gain

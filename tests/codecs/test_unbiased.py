@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from support_golden import GRIDS, IK_K, IQ4, KQUANTS, scale_values, set_scales
+from support_golden import GRIDS, IK_K, IK_KS, IQ4, KQUANTS, scale_values, set_scales
 
 from gguftool.codecs import dispatch, jit
 from gguftool.format.quanttypes import type_by_name
 
-SOUGHT = (*KQUANTS, *IQ4, *IK_K, *GRIDS, "tq1_0", "tq2_0", "q2_0")
+SOUGHT = (*KQUANTS, *IQ4, *IK_K, *IK_KS, *GRIDS, "tq1_0", "tq2_0", "q2_0")
 TYPES = tuple(name for name in SOUGHT if dispatch.can_encode(type_by_name(name)))
 IN_NUMBA = tuple(name for name in TYPES if jit.codecs()[type_by_name(name).id].encodes)
 
@@ -69,8 +69,9 @@ def test_only_scales_change(kind: str, rows: np.ndarray, importance: np.ndarray)
     plain = dispatch.encode(rows, kind, importance, objective="imatrix")
     fair = dispatch.encode(rows, kind, importance, objective="unbiased")
     differing = np.flatnonzero((plain != fair).any(axis=0))
-    size = type_by_name(kind).block_bytes
-    places = {"iq1_m": range(49, 56, 2)}.get(kind) or PLACES.get(kind, range(2))
+    header = type_by_name(kind).row_header
+    size = plain.shape[1] if header else type_by_name(kind).block_bytes
+    places = {"iq1_m": range(49, 56, 2)}.get(kind) or PLACES.get(kind, range(header or 2))
     assert differing.size or kind == "iq6_k"  # whose gain is 1, to the precision of its scales
     assert all(i % size in places for i in differing)
     if kind == "iq1_m":  # the lower nibbles of those bytes are sub-block scales
@@ -95,7 +96,19 @@ def test_every_backend_gives_the_same_bytes(rows: np.ndarray, importance: np.nda
             assert seen.setdefault(kind, hashes[2 * k : 2 * k + 2]) == hashes[2 * k : 2 * k + 2], (kind, setting)
 
 
-@pytest.mark.parametrize("kind", jit.SCALES)
+@pytest.mark.parametrize("kind", [kind for kind in jit.SCALES if type_by_name(kind).row_header])
+def test_the_scale_in_a_rows_header_is_multiplied(kind: str) -> None:
+    t = type_by_name(kind)
+    for scale in (0.0, 0.01171875, -0.75):
+        row = np.random.default_rng(8).integers(0, 256, t.row_nbytes(512), dtype=np.uint8)
+        row[: t.row_header] = np.array([scale], np.float16 if t.row_header == 2 else np.float32).view(np.uint8)
+        before = row.copy()
+        jit._scale_row(t, 1.25, row)
+        assert scale_values(row[None], kind) == scale * 1.25
+        assert (row[t.row_header :] == before[t.row_header :]).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in jit.SCALES if not type_by_name(kind).row_header])
 def test_a_rows_scales_are_multiplied_wherever_they_lie(kind: str) -> None:
     rng = np.random.default_rng(8)
     t = type_by_name(kind)
