@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+#: A busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 #: Processes that tests start import the package that is installed (or PYTHONPATH's), never the checkout they stand in:
 #: that has no extension, and would quietly test numba.
