@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +134,25 @@ def test_rows_do_not_depend_on_their_neighbours(name: str) -> None:
     whole = dispatch.encode(x, name, a)
     for r in range(len(x)):
         assert np.array_equal(dispatch.encode(x[r : r + 1], name, a), whole[r : r + 1])
+
+
+def test_threads_that_come_first_together_share_the_codebooks() -> None:
+    """Eight threads of a fresh process, of which one makes the tables."""
+    script = """
+import hashlib, sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from gguftool.codecs import dispatch
+x = np.random.default_rng(3).standard_normal((1, 512)).astype(np.float32)
+dispatch.isa()
+with ThreadPoolExecutor(8) as pool:
+    found = set(pool.map(lambda _: hashlib.sha256(dispatch.encode(x, sys.argv[1])).hexdigest(), range(16)))
+print(*found)
+"""
+    x = np.random.default_rng(3).standard_normal((1, 512)).astype(np.float32)
+    for name in NAMES:
+        run = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=True)
+        assert run.stdout.split() == [hashlib.sha256(dispatch.encode(x, name)).hexdigest()]
 
 
 @pytest.mark.parametrize("name", NAMES)
