@@ -105,7 +105,13 @@ class Prepared:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before starting, one line each."""
         odd = self.imatrix.warnings if self.imatrix is not None else ()
-        return (*self.request.remarks, *odd, *self.plan.warnings, *_coverage(self.plan, self.importances))
+        return (
+            *self.request.remarks,
+            *odd,
+            *self.plan.warnings,
+            *_readers(self.plan),
+            *_coverage(self.plan, self.importances),
+        )
 
     @property
     def fallback_bpw(self) -> Mapping[str, float]:
@@ -295,6 +301,14 @@ def _facts(request: Request, plan: Plan, dst: Path, importances: Importances | N
         file_type=request.recipe.file_type if request.recipe is not None else None,
         importances=importances if importances is not None and importances.names else None,
     )
+
+
+def _readers(plan: Plan) -> list[str]:
+    """Which programs alone will read the output, where types are made that not all of them know."""
+    made = sorted({move.type.name for move in plan.moves if not move.copied and move.type.runtime == "ik"})
+    if not made:
+        return []
+    return [f"{', '.join(made)}: ik_llama.cpp and its relatives read such files, llama.cpp refuses them"]
 
 
 def _coverage(plan: Plan, importances: Importances | None) -> list[str]:

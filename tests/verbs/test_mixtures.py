@@ -59,3 +59,11 @@ def test_iq3_m_needs_no_compiler(shared: Path, tmp_path: Path) -> None:
     with gguftool.open_model(compiled) as a, gguftool.open_model(out) as b:
         for tensor in a.tensors:
             assert a.read(tensor) == b.read(b.tensor(tensor.name)), tensor.name
+
+
+def test_types_of_the_fork_say_who_reads_them(shared: Path, tmp_path: Path) -> None:
+    source = shared / "models" / "prose-llama-11m-f16.gguf"
+    said = gguftool.quantize(source, tmp_path / "out.gguf", "IQ4_KSS", effort="fast").warnings
+    assert any("iq4_kss" in line and "llama.cpp refuses" in line for line in said), said
+    said = gguftool.quantize(source, tmp_path / "out.gguf", "IQ4_XS", effort="fast", force=True).warnings
+    assert not any("refuses" in line for line in said), said
