@@ -22,11 +22,7 @@
 #include "gguftool.h"
 #include "lanes.h"
 
-#define ROWS 32                /* the most elements of a sub-block */
-#define TINY_WEIGHT 0x1p-60f   /* the least weight: no sum of weights is zero */
-#define LEAST_SCALE 0x1p-24f   /* binary16's smallest positive value */
-#define LARGEST_SCALE 65504.0f /* and its largest finite one */
-#define FAR 0x1p30f            /* no scale reaches further: magnitudes beyond are cut to it */
+#define ROWS 32 /* the most elements of a sub-block */
 #define EACH_LANE for (int o = 0; o < LANES; o += VW)
 #define EACH_ROW(n) for (int i = 0; i < (n); ++i)
 

@@ -31,7 +31,6 @@
 #define NV 16
 #define TOP_E 252    /* the largest exponent under which all levels are finite */
 #define TOP_CODE 126 /* 0x7f is not a number */
-#define FAR 0x1p30f
 
 /* Sixteen scales with the weights of each below it: row i holds element i. */
 typedef struct {
@@ -266,7 +265,7 @@ static void nvfp4_encode(const float *x, const float *w, int64_t n, uint8_t *out
         fill_tile(&t, x + i, w ? w + i : NULL, groups, NV, opt->effort);
         if (far && opt->effort != GT_FAST)
             for (int k = 0; k < NV * LANES; k += VW)
-                vf_store(t.x + k, vf_min(vf_max(vf_load(t.x + k), vf_set1(-FAR)), vf_set1(FAR)));
+                vf_store(t.x + k, within_far(vf_load(t.x + k)));
         choose_nv(&t, opt->effort);
         if (far && opt->effort == GT_FAST) round_codes(&t, NV, 1, words);
         else round_codes(&t, NV, 0, words);

@@ -12,10 +12,6 @@
  * Comparisons between scales of one sub-block may be made in integers (grid_scan.h); `scan` is for these. */
 #include "grid_search.h"
 
-#define LEAST_SCALE 0x1p-24f
-#define LARGEST_SCALE 65504.0f
-#define TINY_WEIGHT 0x1p-60f
-#define FAR 0x1p30f
 #define NO_ENERGY 0x1p-100f /* so little that it has no unit */
 #define NARROW 0x1p-120f    /* the square of a distance that is too small to divide by */
 /* Where the largest scale is that of weights that hardly matter, d is looked for as far below it as this. */
@@ -43,7 +39,7 @@ static void weigh_as_reference(float *w, const float *x, int has_w, float factor
 static float prepare(float *to, float *weights, const float *x, const float *w, int objective, float mean_factor) {
     vf most = {0};
     for (int i = 0; i < SUPER; i += VW) {
-        vf v = vf_min(vf_max(vf_load(x + i), vf_set1(-FAR)), vf_set1(FAR));
+        vf v = within_far(vf_load(x + i));
         vf_store(to + i, v);
         most = vf_max(most, vf_abs(v));
     }
@@ -242,8 +238,8 @@ static void set_d(float d[LANES], int u, int lanes, float value) {
     for (int j = u * lanes; j < (u + 1) * lanes; ++j) d[j] = value;
 }
 
-void GT_FN(gt_grid_choose_by)(const grid_tile *t, const grid_type *type, grid_cost scan, grid_cost codes,
-                              const grid_plan *p, grid_solution *out) {
+void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, grid_cost codes,
+                           const grid_plan *p, grid_solution *out) {
     int lanes = SUPER / type->sub;
     scales s;
     holder best = {{{0}, {0}}, {ABOVE_ALL, ABOVE_ALL}};
@@ -262,15 +258,6 @@ void GT_FN(gt_grid_choose_by)(const grid_tile *t, const grid_type *type, grid_co
         search(t, type, type->cost, &s, d, p->start_low, p->start_width, lanes, &best);
     }
     *out = best.s;
-}
-
-void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, const grid_plan *p,
-                                    grid_solution *out) {
-    GT_FN(gt_grid_choose_by)(t, type, scan, scan, p, out);
-}
-
-void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *out) {
-    GT_FN(gt_grid_scan_and_choose)(t, type, type->cost, p, out);
 }
 
 void GT_FN(gt_grid_round)(const grid_tile *t, const grid_type *type, grid_solution *s, grid_pick *pick) {

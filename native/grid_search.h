@@ -78,13 +78,10 @@ typedef struct {
  * without w. */
 void GT_FN(gt_grid_fill)(grid_tile *t, const grid_type *type, const float *x, const float *w, int blocks, int objective,
                          float mean_factor, int has_signs);
-void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, const grid_plan *p, grid_solution *best);
-/* The same with a faster `scan` instead of type->cost wherever only scales of one sub-block are compared. */
-void GT_FN(gt_grid_scan_and_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, const grid_plan *p,
-                                    grid_solution *best);
-/* The same with a `scan` for real scales that is not good enough for codes, which `codes` compares. */
-void GT_FN(gt_grid_choose_by)(const grid_tile *t, const grid_type *type, grid_cost scan, grid_cost codes,
-                              const grid_plan *p, grid_solution *best);
+/* `scan` compares real scales and `codes` the codes of one sub-block: the same integer search, or a quicker one for the
+ * first; errors that are compared between sub-blocks are type->cost. */
+void GT_FN(gt_grid_choose)(const grid_tile *t, const grid_type *type, grid_cost scan, grid_cost codes,
+                           const grid_plan *p, grid_solution *best);
 /* The best rows for a solution, and then the least-squares d for these rows, in real size. */
 void GT_FN(gt_grid_round)(const grid_tile *t, const grid_type *type, grid_solution *s, grid_pick *pick);
 

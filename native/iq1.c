@@ -243,7 +243,7 @@ static void pack_iq1_m(const grid_pick *pick, const float c[LANES], int lane, fl
             grid_solution s;                                                                                       \
             grid_pick pick;                                                                                        \
             GT_FN(gt_grid_fill)(&t, &type, x + i, w ? w + i : NULL, blocks, opt->objective, w ? 2.0f : 0.0f, 0);   \
-            GT_FN(gt_grid_choose_by)(&t, &type, scan_##type, codes_##type, &PLANS[opt->effort], &s);               \
+            GT_FN(gt_grid_choose)(&t, &type, scan_##type, codes_##type, &PLANS[opt->effort], &s);                  \
             GT_FN(gt_grid_round)(&t, &type, &s, &pick);                                                            \
             for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&pick, s.c, 8 * u, s.d[8 * u], out);      \
         }                                                                                                          \

@@ -236,7 +236,7 @@ static void pack_iq2_s(const grid_tile *t, const grid_pick *pick, const float c[
             grid_pick pick;                                                                                       \
             GT_FN(gt_grid_fill)(&t, &TYPE##_TYPE, x + i, w ? w + i : NULL, blocks, opt->objective,                \
                                 w ? factor : alone, 1);                                                           \
-            GT_FN(gt_grid_scan_and_choose)(&t, &TYPE##_TYPE, scan_##type, &PLANS[opt->effort], &s);               \
+            GT_FN(gt_grid_choose)(&t, &TYPE##_TYPE, scan_##type, scan_##type, &PLANS[opt->effort], &s);           \
             GT_FN(gt_grid_round)(&t, &TYPE##_TYPE, &s, &pick);                                                    \
             for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&t, &pick, s.c, 8 * u, s.d[8 * u], out); \
         }                                                                                                         \

@@ -227,7 +227,7 @@ static void pack_iq3_xxs(const grid_tile *t, const grid_pick *pick, const float 
             grid_pick pick;                                                                                       \
             GT_FN(gt_grid_fill)(&t, &TYPE##_TYPE, x + i, w ? w + i : NULL, blocks, opt->objective,                \
                                 w ? 2.0f : 0.0f, 1);                                                              \
-            GT_FN(gt_grid_scan_and_choose)(&t, &TYPE##_TYPE, scan_##type, &TYPE[opt->effort], &s);                \
+            GT_FN(gt_grid_choose)(&t, &TYPE##_TYPE, scan_##type, scan_##type, &TYPE[opt->effort], &s);            \
             GT_FN(gt_grid_round)(&t, &TYPE##_TYPE, &s, &pick);                                                    \
             for (int u = 0; u < blocks; ++u, out += n_bytes) pack_##type(&t, &pick, s.c, 8 * u, s.d[8 * u], out); \
         }                                                                                                         \

@@ -6,6 +6,14 @@
 
 #define LANES 16
 
+#define TINY_WEIGHT 0x1p-60f   /* the least weight: no sum of weights is zero */
+#define LEAST_SCALE 0x1p-24f   /* binary16's smallest positive value */
+#define LARGEST_SCALE 65504.0f /* and its largest finite one */
+
+/* No scale reaches further than 2^28; magnitudes beyond this are cut to it, so that no square overflows. */
+#define FAR 0x1p30f
+GT_INLINE vf within_far(vf v) { return vf_min(vf_max(v, vf_set1(-FAR)), vf_set1(FAR)); }
+
 /* out[i * LANES + j] = in[j * stride + i] for LANES rows of n elements, n a multiple of 4. */
 GT_INLINE void transpose(const float *in, int stride, int n, float *out) {
 #if defined(__SSE2__)

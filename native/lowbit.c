@@ -177,7 +177,7 @@ static void fill_q2(q2_tile *t, const float *x, const float *w) {
     for (int o = 0; o < LANES; o += VW) {
         vf top = {0}, sum = {0}, weights = {0};
         for (int i = o; i < Q2_BATCH; i += LANES) {
-            vf v = vf_min(vf_max(vf_load(t->x + i), vf_set1(-FAR)), vf_set1(FAR)), a = vf_abs(v);
+            vf v = within_far(vf_load(t->x + i)), a = vf_abs(v);
             vf weight = w ? vf_load(t->w + i) : vf_set1(1.0f), product = weight * a;
             top = vf_max(top, a);
             sum += product;

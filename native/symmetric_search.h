@@ -18,9 +18,6 @@
 #include "gguftool.h"
 #include "lanes.h"
 
-#define TINY_WEIGHT 0x1p-60f   /* the least weight: no sum of weights is zero */
-#define LEAST_SCALE 0x1p-24f   /* binary16's smallest positive value */
-#define LARGEST_SCALE 65504.0f /* and its largest finite one */
 #define MAGIC_BITS 0x4b400000
 
 /* The smaller and the larger of two roundings still on top of GT_MAGIC, as integers: their bits are in order, the
@@ -42,10 +39,8 @@ GT_INLINE vi code_bits(vf t, int low, int high) {
 }
 GT_INLINE vf code_of(vf t, int low, int high) { return (vf)code_bits(t, low, high) - GT_MAGIC; }
 
-/* No scale reaches further than 2^28; magnitudes beyond this are cut to it, so that no square overflows. */
-#define FAR 0x1p30f
 GT_INLINE void cut_far(float *x, int n) {
-    for (int i = 0; i < n; i += VW) vf_store(x + i, vf_min(vf_max(vf_load(x + i), vf_set1(-FAR)), vf_set1(FAR)));
+    for (int i = 0; i < n; i += VW) vf_store(x + i, within_far(vf_load(x + i)));
 }
 
 /* The binary16 nearest to v >= 0, at least the smallest positive and at most the largest finite one. */

@@ -55,10 +55,14 @@ def tensor_line(index: int, total: int, move: Move) -> str:
     source = move.pieces[0].source
     head = f"[{index + 1:4d}/{total:4d}] {move.name:<36} - [{ne(move)}], type = {source.type.name:>6}, "
     if move.copied:
-        apart = "" if move.type == source.type else f", unpacked to {move.type.name}"
-        return head + f"size = {move.nbytes / _MIB:8.3f} MiB{apart}"
+        return head + f"size = {move.nbytes / _MIB:8.3f} MiB{unpacked_to(move)}"
     before = sum(p.n_rows * p.n_cols for p in move.pieces) * source.nbytes / max(1, source.n_rows * source.n_cols)
     return head + f"converting to {move.type.name} .. size = {before / _MIB:8.2f} MiB -> {move.nbytes / _MIB:8.2f} MiB"
+
+
+def unpacked_to(move: Move) -> str:
+    """What a copied tensor's line says about rows that are taken apart: "" for a plain copy."""
+    return "" if move.type == move.pieces[0].source.type else f", unpacked to {move.type.name}"
 
 
 def ne(move: Move) -> str:

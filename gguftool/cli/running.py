@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from gguftool.cli.progress import ne, shown
+from gguftool.cli.progress import ne, shown, unpacked_to
 from gguftool.plan.moves import Move, Plan
 from gguftool.run.report import TensorRow
 from gguftool.show.tables import printable
@@ -95,8 +95,7 @@ def _planned_line(number: int, total: int, move: Move) -> str:
     was = f" (was {source.name})" if source.name != move.name else ""
     head = f"[{number + 1:4d}/{total:4d}] {move.name + was:<36} - [{ne(move)}], type = {source.type.name:>6}, "
     if move.copied:
-        apart = "" if move.type == source.type else f", unpacked to {move.type.name}"
-        return head + f"size = {move.nbytes / _MIB:8.2f} MiB{apart}"
+        return head + f"size = {move.nbytes / _MIB:8.2f} MiB{unpacked_to(move)}"
     before = sum(p.n_rows * p.n_cols for p in move.pieces) / max(1, math.prod(source.shape)) * source.nbytes
     wanted = f", {move.wanted.name} does not fit" if move.wanted else ""
     return head + f"size = {before / _MIB:8.2f} MiB -> {move.nbytes / _MIB:8.2f} MiB ({move.type.name}{wanted})"

@@ -171,3 +171,15 @@ def test_nan_and_infinity_are_refused(name: str, bad: float) -> None:
     x[3, 500] = bad
     with pytest.raises(CodecError, match="row 3, column 500"):
         dispatch.encode(x, name)
+
+
+@pytest.mark.parametrize("name", ("iq3_s", "iq3_xxs", "iq4_nl", "iq4_xs"))
+def test_a_large_weight_that_does_not_matter_does_not_spoil_its_block(name: str) -> None:
+    rng = np.random.default_rng(30)
+    x = (0.02 * rng.standard_normal((8, 512))).astype(np.float32)
+    a = np.exp(rng.standard_normal(512))
+    plain = rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 512), a)
+    x[:, 40::64] *= 100
+    a[40::64] = 0
+    spoiled = rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 512), a)
+    assert spoiled < 3 * plain
