@@ -63,7 +63,7 @@ _FIRST = ("iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "
 SCALES |= dict.fromkeys((*_FIRST, "iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k"), (0,))
 #: Their rows begin with the scale.
 SCALES |= dict.fromkeys(("iq4_ks", "iq2_ks", "iq4_kss", "iq5_ks", "iq3_ks", "iq2_kl"), (0,))
-MAX_GAIN = 1.5
+MAX_GAIN = 1.4375
 
 
 def isa() -> str:
