@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gguftool.format.quanttypes import TYPES, QuantType, type_by_name
     from gguftool.format.reader import Model, TensorInfo, open_model
     from gguftool.imatrix.file import Imatrix, open_imatrix
+    from gguftool.verbs.calibration import build_calibration
     from gguftool.verbs.copy import copy
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
@@ -48,6 +49,7 @@ _HOME = {
         "gguftool.format.quanttypes": "TYPES QuantType type_by_name",
         "gguftool.format.reader": "Model TensorInfo open_model",
         "gguftool.imatrix.file": "Imatrix open_imatrix",
+        "gguftool.verbs.calibration": "build_calibration",
         "gguftool.verbs.copy": "copy",
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
@@ -76,6 +78,7 @@ __all__ = [
     "UsageError",
     "ValueType",
     "__version__",
+    "build_calibration",
     "copy",
     "decode",
     "encode",

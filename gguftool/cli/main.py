@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quantize": ("gguftool.cli.quantize", "Write a model with other tensor types, and fewer layers if asked."),
     "copy": ("gguftool.cli.copy", "Copy a model: join shards, prune layers, change metadata."),
     "verify": ("gguftool.cli.verify", "Check that model files are whole and that all of it decodes."),
+    "calibration": ("gguftool.cli.calibration", "Mix texts for collecting an importance matrix."),
     "kld": ("gguftool.cli.kld", "Measure perplexity and KL divergence of models on a text."),
 }
 
