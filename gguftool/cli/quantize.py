@@ -24,6 +24,7 @@ Differences from llama-quantize:
   The output grows as OUTPUT.part and is renamed when complete; the same command resumes an interrupted run.
   The mixture is computed for every tensor, then rules override it, and pruned layers do not count;
     --compat upstream lets rules shift the mixture's counters and lower-cases patterns, as upstream does.
+  ik_llama.cpp's TYPEs and types are known too; llama.cpp does not read them: --compat mainline replaces them.
   Types do not depend on --keep-split. Rules hold under F16, BF16 and F32 too.
   A type that does not fit a row falls back, in the end to F16, and says so; --no-fallback forbids it.
   A --tensor-type rule that hits nothing is an error, one from a file or a pasted recipe a warning.
@@ -89,7 +90,9 @@ def _many(name: str, metavar: str, help: str) -> Callable[[Command], Command]:
 @click.option("--strict-rules", is_flag=True, help="Every rule must hit something, pasted ones too.")
 @click.option("--match-names", type=click.Choice(["output", "source"]), default="output", show_default=True,
               help="Which names rules are put to when layers are pruned.")  # fmt: skip
-@click.option("--compat", type=click.Choice(["upstream"]), help="Counters and lower-case patterns as upstream.")
+@click.option("--compat", type=click.Choice(["upstream", "mainline"]),
+              help="upstream: counters and lower-case patterns as upstream. mainline: a file for llama.cpp; types of "
+              "ik_llama.cpp become the nearest of its own.")  # fmt: skip
 @_path("--report", "CSV with type, bytes, weighted MSE and SQNR per tensor.")
 @click.option("--no-sync", is_flag=True, help="Do not wait until the disk has the last bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result, or the dry run, as JSON.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
@@ -14,9 +14,10 @@ from typing import Any
 import click
 
 from gguftool.cli.progress import ne, shown, unpacked_to
+from gguftool.plan.mainline import Replacement
 from gguftool.plan.moves import Move, Plan
 from gguftool.run.report import TensorRow
-from gguftool.show.tables import printable
+from gguftool.show.tables import Column, printable, render
 from gguftool.verbs.rewrite import Prepared, Result
 
 _MIB = 1 << 20
@@ -40,6 +41,7 @@ def describe(prepared: Prepared, *, as_json: bool) -> None:
         click.echo(line)
     _say(prepared.warnings, "warning")
     _say(prepared.problems, "would be refused")
+    _replaced(prepared)
     source = sum(r.source_bytes for r in prepared.rows())
     click.echo(f"source: {source / _MIB:.2f} MiB in {len(plan.moves)} tensors that are kept")
     click.echo(_cost_line(prepared))
@@ -53,6 +55,7 @@ def run(prepared: Prepared, *, as_json: bool) -> None:
         if not as_json:
             for line in _fallback_lines(prepared):
                 click.echo(line)
+            _replaced(prepared)
             click.echo(_cost_line(prepared))
     with terminable(), shown(len(prepared.plan.moves), as_json) as step:
         result = prepared.run(step)
@@ -97,7 +100,8 @@ def _planned_line(number: int, total: int, move: Move) -> str:
     if move.copied:
         return head + f"size = {move.nbytes / _MIB:8.2f} MiB{unpacked_to(move)}"
     before = sum(p.n_rows * p.n_cols for p in move.pieces) / max(1, math.prod(source.shape)) * source.nbytes
-    wanted = f", {move.wanted.name} does not fit" if move.wanted else ""
+    wanted = f" for {move.replaces.name}" if move.replaces else ""
+    wanted += f", {move.wanted.name} does not fit" if move.wanted else ""
     return head + f"size = {before / _MIB:8.2f} MiB -> {move.nbytes / _MIB:8.2f} MiB ({move.type.name}{wanted})"
 
 
@@ -110,6 +114,35 @@ def _fallback_lines(prepared: Prepared) -> Iterator[str]:
             groups.setdefault((move.wanted.name, move.type.name), []).append(costs[move.name])
     for (wanted, got), bpw in groups.items():
         yield f"fallback: {len(bpw)} tensors get {got} because {wanted} does not fit their rows: {sum(bpw):+.4f} BPW"
+
+
+def _replaced(prepared: Prepared) -> None:
+    """A table of the types that made way for llama.cpp's, and what that does to the size."""
+    rows: list[list[Any]] = [
+        [r.wished.name, r.type.name, r.n_tensors, r.nbytes_wished / _MIB, r.nbytes / _MIB, *_bpw_of(r)]
+        for r in prepared.replaced
+    ]
+    if not rows:
+        return
+    plan = prepared.plan
+    wished = plan.nbytes + sum(r.nbytes_wished - r.nbytes for r in prepared.replaced)
+    bpw = [8 * n / plan.n_elements for n in (wished, plan.nbytes)]
+    rows.append(["whole model", "", len(plan.moves), wished / _MIB, plan.nbytes / _MIB, *bpw])
+    sizes = [
+        Column("MiB before", ".2f"),
+        Column("MiB after", ".2f"),
+        Column("BPW before", ".3f"),
+        Column("BPW after", ".3f"),
+    ]
+    click.echo(render([Column("ik_llama.cpp"), "llama.cpp", Column("tensors"), *sizes], rows))
+
+
+def _bpw_of(r: Replacement) -> list[float]:
+    return [8 * n / max(1, r.n_elements) for n in (r.nbytes_wished, r.nbytes)]
+
+
+def _replaced_data(rows: Sequence[Replacement]) -> list[dict[str, Any]]:
+    return [asdict(r) | {"wished": r.wished.name, "type": r.type.name} for r in rows]
 
 
 def _cost_line(prepared: Prepared) -> str:
@@ -143,6 +176,7 @@ def _described(prepared: Prepared) -> dict[str, Any]:
         "problems": prepared.problems,
         "warnings": list(prepared.warnings),
         "fallback_bpw": dict(prepared.fallback_bpw),
+        "replaced": _replaced_data(prepared.replaced),
         "estimate": {"seconds": cost.seconds, "peak_bytes": cost.peak_bytes},
         "tensors": [_row(row) for row in prepared.rows()],
     }
@@ -158,5 +192,6 @@ def _finished(result: Result) -> dict[str, Any]:
         "resumed": result.resumed,
         "seconds": result.seconds,
         "warnings": list(result.warnings),
+        "replaced": _replaced_data(result.replaced),
         "tensors": [_row(row) for row in result.rows],
     }

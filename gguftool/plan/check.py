@@ -83,9 +83,11 @@ def _sources(plan: Plan, facts: Facts) -> Iterable[str]:
         )
 
     for (old, new), names in _grouped(plan, quantized, lambda m: (m.pieces[0].source.type, m.type)):
+        replaced = {m.name for m in plan.moves if m.replaces == old}  # kept, but for llama.cpp
+        unread = ", which llama.cpp does not read" if replaced.issuperset(names) else ""
         yield (
-            f"{_some(names)}: already quantized ({old.name}), and {new.name} would lose more than from the original: "
-            "use an F16, BF16 or F32 source, or --allow-requantize"
+            f"{_some(names)}: already quantized ({old.name}{unread}), and {new.name} would lose more than from the "
+            "original: use an F16, BF16 or F32 source, or --allow-requantize"
         )
 
 

@@ -133,8 +133,9 @@ class Piece:
 class Move:
     """One output tensor: name, shape (numpy order), type, and the pieces whose rows follow one another in it.
 
-    ``wanted`` is the type that was asked for where the rows did not fit it; ``reason`` says what chose the type. Both
-    are for people and do not count towards the plan's hash. ``shard`` is the output shard under ``keep_split``.
+    ``wanted`` is the type that was asked for where the rows did not fit it, ``replaces`` the one that would be stored
+    if llama.cpp read it, ``reason`` says what chose the type. They are for people and do not count towards the plan's
+    hash. ``shard`` is the output shard under ``keep_split``.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Move:
     shard: int = 0
     wanted: QuantType | None = None
     reason: str = ""
+    replaces: QuantType | None = None
 
     @property
     def n_elements(self) -> int:
@@ -257,6 +259,7 @@ class Plan:
         for move in data["moves"]:
             move.pop("wanted", None)
             move.pop("reason", None)
+            move.pop("replaces", None)
         core = {k: data[k] for k in ("schema", "alignment", "keep_split", "moves")}
         digest.update(json.dumps(core, sort_keys=True).encode())
         return digest.hexdigest()

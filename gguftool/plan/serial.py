@@ -112,6 +112,8 @@ def _move_to_data(move: Move) -> dict[str, Any]:
         row["wanted"] = move.wanted.id
     if move.reason:
         row["reason"] = move.reason
+    if move.replaces is not None:
+        row["replaces"] = move.replaces.id
     return row
 
 
@@ -127,6 +129,7 @@ def _move_from_data(row: dict[str, Any]) -> Move:
         row.get("shard", 0),
         wanted,
         row.get("reason", ""),
+        _type(row["replaces"]) if "replaces" in row else None,
     )
 
 

@@ -5,7 +5,8 @@ matches; the mixture of the TYPE (or, with ``pure``, its base type); last the su
 
 Different from upstream, on purpose: mixtures are computed for every tensor first, so that a rule changes only the
 tensors it names; rules hold under F16, BF16 and F32 too; types that do not fit are substituted wherever they come from;
-``compat`` brings back upstream's counters and its lower-casing of patterns.
+``compat`` brings back upstream's counters and its lower-casing of patterns. ``mainline`` changes nothing here: the plan
+replaces types that llama.cpp does not read afterwards, so that both can be compared.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Recipe:
     ``output_type``, ``embedding_type``, ``per_layer_embedding_type`` and ``router_type`` are the options for one tensor
     each and beat the rules. ``match_names`` is "output" (names after pruning, as upstream) or "source".
     ``strict_rules``: pasted rules that hit nothing are problems too. ``fallback=False``: so are types that do not fit.
+    ``mainline``: the file is for llama.cpp, whatever types are named.
     """
 
     file_type: FileType
@@ -63,6 +65,7 @@ class Recipe:
     strict_rules: bool = False
     fallback: bool = True
     compat: bool = False
+    mainline: bool = False
 
     def option_for(self, name: str) -> tuple[QuantType, str] | None:
         """The type that an option of its own gives to this tensor, and the option's name."""

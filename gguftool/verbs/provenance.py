@@ -32,7 +32,7 @@ def tool_version() -> str:
 
 
 def quantizer_edits(
-    metadata: Metadata, file_type: int, imatrix: ImatrixUse | None, overridden: Sequence[str] = ()
+    metadata: Metadata, file_type: int | None, imatrix: ImatrixUse | None, overridden: Sequence[str] = ()
 ) -> Edits:
     """The keys that a quantized file has: version, file type, imatrix. Keys given by hand are left as they were given.
 
@@ -41,7 +41,8 @@ def quantizer_edits(
     """
     edits: Edits = {key: None for key in metadata if key.startswith("quantize.imatrix.")}
     edits["general.quantization_version"] = MetaValue.of(2, ValueType.U32)
-    edits["general.file_type"] = MetaValue.of(file_type, ValueType.U32)
+    if file_type is not None:
+        edits["general.file_type"] = MetaValue.of(file_type, ValueType.U32)
     if imatrix is not None:
         edits["quantize.imatrix.file"] = _text(imatrix.path)
         if imatrix.datasets:

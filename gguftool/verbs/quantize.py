@@ -21,6 +21,8 @@ from gguftool.verbs.rewrite import Request, Result, layers_of, prepare, texts_of
 
 #: Above this a file of rules is something else: a model given by mistake.
 _RULE_FILE_BYTES = 1 << 24
+#: What ``compat`` may be: count and spell as llama-quantize does, or write what llama.cpp reads.
+COMPAT = ("upstream", "mainline")
 
 
 def quantize(
@@ -62,7 +64,9 @@ def quantize(
     ``type`` is a TYPE of llama-quantize or ik_llama.cpp ("q4_k_m", "IQ4_KSS", "copy" or a number), ``dst`` None its
     default output name. ``tensor_type`` holds "REGEX=type" rules, first match wins, then those of
     ``tensor_type_file`` and of ``custom_q`` (also a model card's whole block). ``threads`` None means all cores.
-    ``unpack``, with "copy", takes interleaved rows apart. ``progress`` is called from this thread after every task.
+    ``compat`` "upstream" counts and spells rules as llama-quantize does; "mainline" gives llama.cpp's nearest type for
+    each of ik_llama.cpp's, and ``Result.replaced`` says what that costs. ``unpack``, with "copy", takes interleaved
+    rows apart. ``progress`` is called from this thread after every task.
 
     Nothing is written before everything was checked: PlanError lists all problems, RecipeError and UsageError say
     which argument means nothing. An interrupted call leaves ``<dst>.part`` and a journal; the same call goes on.
@@ -121,8 +125,8 @@ def recipe_of(
     **switches: Any,
 ) -> Recipe:
     """The recipe that those options spell; ``switches`` are fields of ``Recipe``. RecipeError for unknown types."""
-    if compat not in (None, "upstream"):
-        raise UsageError(f"compat='{compat}': the only other way is 'upstream'")
+    if compat not in (None, *COMPAT):
+        raise UsageError(f"compat='{compat}': choose {' or '.join(map(repr, COMPAT))}")
     if switches.get("match_names", "output") not in ("output", "source"):
         raise UsageError(f"match_names='{switches['match_names']}': choose 'output' or 'source'")
     return Recipe(
@@ -130,7 +134,8 @@ def recipe_of(
         tuple(rules),
         output_type=_target(output_tensor_type),
         embedding_type=_target(token_embedding_type),
-        compat=compat is not None,
+        compat=compat == "upstream",
+        mainline=compat == "mainline",
         **switches,
     )
 

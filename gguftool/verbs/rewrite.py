@@ -17,8 +17,10 @@ from gguftool.errors import PlanError, UsageError
 from gguftool.format.reader import Model, open_model
 from gguftool.plan.check import Facts, check
 from gguftool.plan.importances import Importances, bpw_cost, uncovered, unused
+from gguftool.plan.mainline import Replacement, replacements
 from gguftool.plan.moves import Plan
 from gguftool.plan.overrides import parse_overrides
+from gguftool.recipe.mainline import mainline_number
 from gguftool.run.execute import MAX_BUFFER, Options, execute
 from gguftool.run.measure import Estimate, estimate
 from gguftool.run.outputs import Target, report_trouble, survey, targets
@@ -71,7 +73,8 @@ class Result:
     """What came of a run. ``path`` is the output, or its first shard; ``nbytes`` counts tensors, ``file_bytes`` all.
 
     ``rows`` has one TensorRow per tensor. ``resumed`` tasks of ``n_tasks`` had been done by an earlier run.
-    ``unobserved`` importance blocks were never reached by a token and were fitted evenly.
+    ``unobserved`` importance blocks were never reached by a token and were fitted evenly. ``replaced`` says which types
+    of ik_llama.cpp made way for llama.cpp's.
     """
 
     path: Path
@@ -85,6 +88,7 @@ class Result:
     resumed: int
     n_tasks: int
     seconds: float
+    replaced: tuple[Replacement, ...] = ()
 
 
 class Prepared:
@@ -117,6 +121,11 @@ class Prepared:
     def fallback_bpw(self) -> Mapping[str, float]:
         """Bits per weight of the whole model that each fallback adds to what was wanted, by tensor."""
         return bpw_cost(self.plan)
+
+    @property
+    def replaced(self) -> tuple[Replacement, ...]:
+        """What ``compat`` "mainline" changed, by pair of types."""
+        return replacements(self.plan)
 
     @property
     def threads(self) -> int:
@@ -163,6 +172,7 @@ class Prepared:
             outcome.resumed,
             outcome.n_tasks,
             outcome.seconds,
+            self.replaced,
         )
 
     def close(self) -> None:
@@ -192,6 +202,8 @@ def prepare(request: Request) -> Prepared:
         _check_words(request)
         if request.unpack and not request.recipe.file_type.is_copy:
             raise UsageError("--unpack changes no value: give it with TYPE COPY, and convert the result")
+        if request.unpack and request.recipe.mainline:
+            raise UsageError("--unpack changes no value: leave --compat mainline out, and convert the result")
     model = open_model(request.src)
     imatrix: Imatrix | None = None
     try:
@@ -260,21 +272,33 @@ def _planned(
         plan = plan.retype(recipe, importances)
     if request.unpack:
         plan = plan.unpack()
-    if recipe is None or recipe.file_type.number is None:
-        plan = plan.with_metadata(copy_edits(plan.metadata, tuple(overrides), unpacked=request.unpack))
+    return _told(plan, request, imatrix, importances, tuple(overrides)), problems
+
+
+def _told(
+    plan: Plan, request: Request, imatrix: Imatrix | None, importances: Importances | None, given: Sequence[str]
+) -> Plan:
+    """The plan with the metadata that say what was done; those ``given`` by hand stay as they are."""
+    recipe = request.recipe
+    if recipe is None or (recipe.file_type.is_copy and not any(m.replaces for m in plan.moves)):
+        plan = plan.with_metadata(copy_edits(plan.metadata, given, unpacked=request.unpack))
         if plan.dropped:
             plan = plan.with_metadata(our_edits(plan.metadata, (), plan.dropped, request.effort, None))
-        return plan, problems
+        return plan
     use = None
     if imatrix is not None and importances is not None and importances.names:
         use = ImatrixUse(str(request.imatrix), imatrix.datasets, len(importances.names), imatrix.chunk_count or 0)
-    edits: Edits = quantizer_edits(plan.metadata, recipe.file_type.number, use, tuple(overrides))
+    number = recipe.file_type.number
+    if recipe.mainline:
+        number = mainline_number(recipe.file_type, use is not None, plan.metadata.get("general.file_type"))
+    edits: Edits = quantizer_edits(plan.metadata, number, use, given)
     edits |= our_edits(plan.metadata, _recipe_text(recipe), plan.dropped, request.effort, request.objective)
-    return plan.with_metadata(edits), problems
+    return plan.with_metadata(edits)
 
 
 def _recipe_text(recipe: Recipe) -> list[str]:
-    return [recipe.file_type.name, *(f"{rule.pattern}={rule.type.name}" for rule in recipe.rules)]
+    rules = [f"{rule.pattern}={rule.type.name}" for rule in recipe.rules]
+    return [recipe.file_type.name, *rules, *(["--compat mainline"] if recipe.mainline else [])]
 
 
 def _places(plan: Plan, dst: Path) -> tuple[Target, ...]:
@@ -305,10 +329,15 @@ def _facts(request: Request, plan: Plan, dst: Path, importances: Importances | N
 
 def _readers(plan: Plan) -> list[str]:
     """Which programs alone will read the output, where types are made that not all of them know."""
-    made = sorted({move.type.name for move in plan.moves if not move.copied and move.type.runtime == "ik"})
-    if not made:
-        return []
-    return [f"{', '.join(made)}: ik_llama.cpp and its relatives read such files, llama.cpp refuses them"]
+    made = {move.type for move in plan.moves if not move.copied}
+    ours, theirs = ([t.name for t in made if t.runtime == who] for who in ("ik", "mainline"))
+    forks = ", ".join(sorted(ours))
+    if ours and theirs:
+        return [f"no program reads {forks} and {', '.join(sorted(theirs))} in one file: leave one of both out"]
+    if ours:
+        told = f"{forks}: ik_llama.cpp and its relatives read such files, llama.cpp refuses them"
+        return [f"{told} (--compat mainline takes the nearest types of its own)"]
+    return []
 
 
 def _coverage(plan: Plan, importances: Importances | None) -> list[str]:
