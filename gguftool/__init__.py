@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gguftool.imatrix.file import Imatrix, open_imatrix
     from gguftool.verbs.calibration import build_calibration
     from gguftool.verbs.copy import copy
+    from gguftool.verbs.imatrix_diff import diff_imatrices
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
     from gguftool.verbs.quantize import quantize
@@ -51,6 +52,7 @@ _HOME = {
         "gguftool.imatrix.file": "Imatrix open_imatrix",
         "gguftool.verbs.calibration": "build_calibration",
         "gguftool.verbs.copy": "copy",
+        "gguftool.verbs.imatrix_diff": "diff_imatrices",
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
         "gguftool.verbs.quantize": "quantize",
@@ -81,6 +83,7 @@ __all__ = [
     "build_calibration",
     "copy",
     "decode",
+    "diff_imatrices",
     "encode",
     "info",
     "kld",

@@ -18,6 +18,28 @@ _SAME_INPUT = {
 }
 
 
+#: Kinds of one block that are multiplied with the same activations, wherever they exist.
+_ONE_INPUT = (
+    ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_q_a", "attn_kv_a_mqa"),
+    ("cross_attn_k", "cross_attn_v"),
+    ("ffn_up", "ffn_gate"),
+    ("ffn_up_exps", "ffn_gate_exps", "ffn_gate_up_exps"),
+    ("ffn_up_shexp", "ffn_gate_shexp"),
+    ("ffn_up_chexps", "ffn_gate_chexps"),
+)
+_INPUT_OF = {kind: kinds for kinds in _ONE_INPUT for kind in kinds}
+
+
+def same_input(name: str) -> tuple[str, ...]:
+    """Names of the weights that see the same input as this one: query, key and value; up and gate. Its own is first.
+
+    They may not exist in a model, and count only where their widths agree.
+    """
+    head, dot, kind = name.removesuffix(".weight").rpartition(".")
+    kinds = _INPUT_OF.get(kind, ()) if name.endswith(".weight") else ()
+    return name, *(f"{head}{dot}{other}.weight" for other in kinds if other != kind)
+
+
 def lookup(name: str, names: Container[str]) -> tuple[str, str | None] | None:
     """(entry, note) for a tensor: its own entry with no note, else one of the same input with a note that says so.
 

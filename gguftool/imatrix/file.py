@@ -226,6 +226,12 @@ class Imatrix:
         tensors = tensor_statistics(self.with_experts(self.inferred_experts()))
         return _frame(LayerStatistics, layer_statistics(tensors))
 
+    def coverage(self) -> pd.DataFrame:
+        """One row per entry (``coverage.TensorCoverage``): matrices reached, tokens per matrix; no values are read."""
+        from gguftool.imatrix.coverage import TensorCoverage, tensor_coverage
+
+        return _frame(TensorCoverage, tensor_coverage(self.with_experts(self.inferred_experts())))
+
     def close(self) -> None:
         """Closes the file, for the views made of it too."""
         self._pages.close()

@@ -1,0 +1,71 @@
+"""The difference of two importance matrices, of one model and two calibration texts, say."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gguftool.imatrix.compare import (
+    KindDifference,
+    TensorDifference,
+    disagreeing,
+    kind_differences,
+    tensor_differences,
+)
+from gguftool.imatrix.file import Imatrix, open_imatrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two files compared: one row per entry of either, one per kind, and what does not go together."""
+
+    a: Path
+    b: Path
+    tensors: tuple[TensorDifference, ...]
+    kinds: tuple[KindDifference, ...]
+    warnings: tuple[str, ...]
+
+
+def diff_imatrices(a: str | Path | Imatrix, b: str | Path | Imatrix) -> pd.DataFrame:
+    """One row per entry of either file (``compare.TensorDifference``), by kind and layer.
+
+    ``rank_corr``, ``cosine`` and ``tv`` compare the importances of the channels, over the matrices that tokens reached
+    in both. FormatError for a file that is no importance matrix, ImatrixError for values that are wrong.
+    """
+    import pandas as pd
+
+    rows = imatrix_difference(a, b).tensors
+    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(TensorDifference)])
+
+
+def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix) -> Difference:
+    """The same as records, with a summary per kind and warnings. Experts that one file does not tell are cut alike."""
+    with ExitStack() as files:
+        stored = [side if isinstance(side, Imatrix) else files.enter_context(open_imatrix(side)) for side in (a, b)]
+        first, second = _alike(*(one.with_experts(one.inferred_experts()) for one in stored))
+        rows = tensor_differences(first, second)
+        warnings = [f"{one.path}: {line}" for one in stored for line in one.warnings]
+        warnings += [
+            f"{name}: {x[0]} x {x[1]} values in {first.path.name}, {y[0]} x {y[1]} in {second.path.name}: not compared"
+            for name, (x, y) in disagreeing(first, second).items()
+        ]
+        return Difference(first.path, second.path, tuple(rows), tuple(kind_differences(rows)), tuple(warnings))
+
+
+def _alike(a: Imatrix, b: Imatrix) -> tuple[Imatrix, Imatrix]:
+    """Both, with every entry that only one file knows the matrices of cut in the other too."""
+    both = frozenset(b.names)
+    for_a: dict[str, int] = {}
+    for_b: dict[str, int] = {}
+    for name in a.names:
+        if name not in both or a.shape(name) == b.shape(name):
+            continue
+        (x, width), (y, other) = a.shape(name), b.shape(name)
+        if x * width == y * other and 1 in (x, y):
+            (for_a if x == 1 else for_b)[name] = max(x, y)
+    return a.with_experts(for_a), b.with_experts(for_b)
