@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from gguftool.errors import UsageError
-from gguftool.verbs.stats import FIGURES, Statistics, ordered, stats, upstream_stats
+from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics
+from gguftool.verbs.stats import Statistics, ordered, stats, upstream_stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gguftool.imatrix.statistics import LayerStatistics, TensorStatistics
-    from gguftool.show.tables import Column
-
-_SORTS = {"kind": "kind", "layer": "layer", "name": "name", "entropy-norm": "entropy_norm_pct", "zd": "zd_pct"}
-_SORTS |= {"active": "active_pct"} | {f: f for f in FIGURES if not f.endswith("_pct")}
+_SORTS = {"kind": "kind", "layer": "layer", "name": "name"}
+_SORTS |= {figure.removesuffix("_pct").replace("_", "-"): figure for figure in FIGURES}
+_MAPS = ["sum", "min", "max", "mean", "std", "active", "entropy", "entropy-norm", "zd", "cossim"]
 
 
 @click.command("stats")
 @click.argument("file", type=click.Path(readable=False))
-@click.option("--sort", type=click.Choice(list(_SORTS)), help="Order of the tensors; kind, then layer, by default.")
+@click.option(
+    "--sort",
+    type=click.Choice(list(_SORTS)),
+    metavar="ORDER",
+    help="kind (then layer: the default), layer, name or a figure.",
+)
 @click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
 @click.option("--compat", type=click.Choice(["upstream"]), help="Agree digit for digit with llama-imatrix.")
 @click.option("--layers/--no-layers", default=None, help="Table of layers: shown by default, in CSV only if asked.")
 @click.option("--tensor", "tensors", metavar="REGEX", help="Only tensors whose names contain a match.")
+@click.option("--all", "every", is_flag=True, help="Every figure, in several tables; CSV and JSON always have them.")
+@click.option("--columns", metavar="NAME,...", help="Only these columns, named as in CSV.")
 @click.option("-v", "--verbose", is_flag=True, help="Also name the tensors of the file that belong to no entry.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this file (.png, .svg, .pdf).")
-@click.option("--plot-of", type=click.Choice(list(_SORTS)[3:]), default="mean", show_default=True, help="What it maps.")
+@click.option("--plot-of", type=click.Choice(_MAPS), default="mean", show_default=True, help="What it maps.")
 def command(
     file: str,
     sort: str | None,
@@ -39,6 +45,8 @@ def command(
     plot: str | None,
     plot_of: str,
     verbose: bool,
+    every: bool,
+    columns: str | None,
 ) -> None:
     """Statistics of the importance matrix in FILE, .dat or .gguf. No model is needed.
 
@@ -55,10 +63,11 @@ def command(
     before, 0 where there is none, float32 arithmetic.
     """  # fmt: skip
     if compat:
-        if sort or plot:
-            raise UsageError("--compat upstream has upstream's order and no chart: leave --sort and --plot out")
+        if sort or plot or every or columns:
+            raise UsageError("--compat upstream has upstream's order and columns, and no chart: leave the others out")
         _compat(file, style, layers, tensors)
         return
+    chosen = _chosen(columns, every)
     found = stats(file, tensors=tensors)
     for line in found.warnings:
         click.echo(f"gguftool: warning: {file}: {line}", err=True)
@@ -69,27 +78,42 @@ def command(
         from gguftool.show.charts import imatrix_chart, save
 
         save(imatrix_chart(found.tensors, _SORTS[plot_of], found.path.name), plot)
-    _show(found, ordered(found.tensors, _SORTS[sort or "kind"]), style, layers)
+    _show(found, ordered(found.tensors, _SORTS[sort or "kind"]), style, layers, every, chosen)
 
 
-def _show(found: Statistics, rows: Sequence[TensorStatistics], style: str, layers: bool | None) -> None:
+def _chosen(columns: str | None, every: bool) -> list[str]:
+    from gguftool.show.figures import check_columns
+
+    if columns is None:
+        return []
+    if every:
+        raise UsageError("--all and --columns exclude each other")
+    names = [name.strip() for name in columns.split(",")]
+    check_columns(names)
+    return names
+
+
+def _show(
+    found: Statistics, rows: Sequence[TensorStatistics], style: str, layers: bool | None, every: bool, chosen: list[str]
+) -> None:
+    from gguftool.show.figures import layer_tables, tensor_tables, whole_table
     from gguftool.show.tables import render
 
-    columns, cells = _tensor_table(rows)
-    layer_columns, layer_cells = _layer_table(found.layers)
     if style == "json":
-        click.echo(_json(found, render(columns, cells, "json"), render(layer_columns, layer_cells, "json"), layers))
+        click.echo(_json(found, rows, layers, chosen))
         return
     if style == "csv":
-        click.echo(render(layer_columns, layer_cells, "csv") if layers else render(columns, cells, "csv"))
+        whole = whole_table(found.layers, LayerStatistics) if layers else whole_table(rows, TensorStatistics, chosen)
+        click.echo(render(whole.columns, whole.cells, "csv"))
         return
     for line in _headline(found):
         click.echo(line)
-    click.echo()
-    click.echo(render(*_readable(columns, cells), style))
+    tables = tensor_tables(rows, every=every, chosen=chosen)
     if layers is not False and found.layers:
-        click.echo()
-        click.echo(render(layer_columns, layer_cells, style))
+        tables += layer_tables(found.layers, every=every)
+    for table in tables:
+        click.echo(f"\n{table.title}\n" if table.title else "")
+        click.echo(render(table.columns, table.cells, style))
 
 
 def _headline(found: Statistics) -> list[str]:
@@ -115,51 +139,13 @@ def _headline(found: Statistics) -> list[str]:
     return lines
 
 
-def _tensor_table(rows: Sequence[TensorStatistics]) -> tuple[list[Column], list[list[Any]]]:
-    from gguftool.show.tables import Column
-
-    columns = [
-        Column("name", key="name"), Column("kind"), Column("layer"), Column("experts", key="n_mat"),
-        Column("reached", key="n_reached"), Column("tokens"), Column("N", key="n"), Column("Σ x²", ".2f", key="sum"),
-        Column("min", ".4g"), Column("max", ".3f"), Column("mean", ".3f"), Column("std", ".3f"),
-        Column("active %", ".2f", key="active_pct"), Column("entropy", ".4f"),
-        Column("entropy %", ".2f", key="entropy_norm_pct"), Column("ZD %", ".2f", key="zd_pct"),
-        Column("cossim", ".4f"), Column("back", key="distance"),
-    ]  # fmt: skip
-    return columns, [[getattr(row, column.key or column.name) for column in columns] for row in rows]
-
-
-def _layer_table(rows: Sequence[LayerStatistics]) -> tuple[list[Column], list[list[Any]]]:
-    from gguftool.show.tables import Column
-
-    columns = [
-        Column("layer"), Column("tensors"), Column("N", key="n"), Column("sum", ".2f", key="total"),
-        Column("per channel", ".4f", key="mean"), Column("weighted sum", ".2f", key="weighted_sum"),
-        Column("ZD %", ".4f", key="zd_pct"), Column("cossim", ".4f"), Column("compared"),
-    ]  # fmt: skip
-    several = len({row.stack for row in rows}) > 1
-    if several:
-        columns.insert(0, Column("stack"))
-    return columns, [[getattr(row, column.key or column.name) for column in columns] for row in rows]
-
-
-def _readable(columns: list[Column], cells: list[list[Any]]) -> tuple[list[Column], list[list[Any]]]:
-    """The columns that a reader needs: a name is its kind and layer, and experts matter only where there are some."""
-    by_key = {column.key or column.name: i for i, column in enumerate(columns)}
-    dropped = {by_key["name"]}
-    if all(row[by_key["n_mat"]] == 1 for row in cells):
-        dropped |= {by_key["n_mat"], by_key["n_reached"]}
-    if all(row[by_key["distance"]] in (None, 1) for row in cells):
-        dropped.add(by_key["distance"])
-    if len({row[by_key["tokens"]] for row in cells}) < 2:
-        dropped.add(by_key["tokens"])
-    kept = [i for i in range(len(columns)) if i not in dropped]
-    return [columns[i] for i in kept], [[row[i] for i in kept] for row in cells]
-
-
-def _json(found: Statistics, tensors: str, by_layer: str, layers: bool | None) -> str:
+def _json(found: Statistics, rows: Sequence[TensorStatistics], layers: bool | None, chosen: list[str]) -> str:
     import json
 
+    from gguftool.show.figures import whole_table
+    from gguftool.show.tables import render
+
+    tensors, by_layer = whole_table(rows, TensorStatistics, chosen), whole_table(found.layers, LayerStatistics)
     document = {
         "file": str(found.path),
         "format": found.format,
@@ -169,10 +155,10 @@ def _json(found: Statistics, tensors: str, by_layer: str, layers: bool | None) -
         "tokens": found.tokens,
         "n_experts": found.n_experts,
         "unreached": found.unreached,
-        "tensors": json.loads(tensors),
+        "tensors": json.loads(render(tensors.columns, tensors.cells, "json")),
     }
     if layers is not False:
-        document["layers"] = json.loads(by_layer)
+        document["layers"] = json.loads(render(by_layer.columns, by_layer.cells, "json"))
     return json.dumps(document, indent=2)
 
 

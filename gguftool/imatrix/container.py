@@ -41,7 +41,9 @@ def scan_gguf(pages: Pages, path: Path) -> Contents:
         warnings += said + several(rounded, "fractional counts, rounded")
         chunk_count = _integer(model.metadata, "imatrix.chunk_count", warnings)
         chunk_size = _integer(model.metadata, "imatrix.chunk_size", warnings)
-    return Contents("gguf", slots, datasets, chunk_count, chunk_size, tuple(warnings), ignored)
+        key = "imatrix.n_layer_nextn"
+        nextn_layers = _integer(model.metadata, key, warnings) if key in model.metadata else None
+    return Contents("gguf", slots, datasets, chunk_count, chunk_size, tuple(warnings), ignored, nextn_layers)
 
 
 def _kind(path: Path, metadata: Metadata) -> list[str]:

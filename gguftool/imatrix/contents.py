@@ -39,6 +39,7 @@ class Contents:
     """A file's entries by name, in file order, and what it says of its making.
 
     ``chunk_size`` in tokens is None where the file does not know it. ``ignored`` names tensors that belong to no entry.
+    ``nextn_layers``: how many of the last layers predict further tokens, None where the file does not say.
     """
 
     format: str
@@ -48,6 +49,7 @@ class Contents:
     chunk_size: int | None
     warnings: tuple[str, ...]
     ignored: tuple[str, ...] = ()
+    nextn_layers: int | None = None
 
 
 #: Tokens per chunk where a file does not say; llama-imatrix's default.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -28,6 +28,8 @@ from gguftool.imatrix.pages import Pages, pieces
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gguftool.imatrix.figures import LayerStatistics, TensorStatistics
 
 _SEE_ROUTER_INPUT = ("up_exps.weight", "gate_exps.weight", "gate_up_exps.weight")
 _ROUNDING = 1e-4  # float32 sums of a million tokens, added one by one
@@ -85,6 +87,11 @@ class Imatrix:
     @property
     def warnings(self) -> tuple[str, ...]:
         return self._contents.warnings
+
+    @property
+    def nextn_layers(self) -> int | None:
+        """How many layers at the end of the model predict further tokens; None where the file does not say."""
+        return self._contents.nextn_layers
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -146,11 +153,33 @@ class Imatrix:
             raise IndexError(f"matrix {matrix} of '{name}', which has {slot.n_mat}")
         found = self._pages.sums(slot, first * slot.n_cols, last * slot.n_cols).astype(np.float64)
         found = found.reshape(last - first, slot.n_cols)
-        counts = slot.counts[first:last, None]
-        found *= slot.scale
-        found /= np.maximum(counts, 1)
-        found *= counts > 0
+        counts = slot.counts[first:last]
+        if slot.scale != 1:
+            found *= slot.scale
+        found /= np.maximum(counts, 1)[:, None]
+        found[counts == 0] = 0.0
         return found if matrix is None else found[0]
+
+    def weights(self, name: str) -> npt.NDArray[np.float64]:
+        """Mean squares of an entry, the weights of its columns' errors: float64 [n_mat, n_cols], one row per expert.
+
+        Zeros for an expert that no token reached. As ``stats`` does, experts that the file does not tell apart are
+        told apart by the width of the layer's router.
+        """
+        return self.mean_squares(name, n_mat=self.inferred_experts().get(name))
+
+    def signed_means(self, name: str) -> npt.NDArray[np.float64] | None:
+        """Means of the activations themselves, float64 [n_mat, n_cols], zeros where no token came by.
+
+        None for an entry without signed sums, which only a fork of llama-imatrix writes, into files of the GGUF form.
+        """
+        slot = self._slots[name]
+        if slot.signed_at is None:
+            return None
+        found = self._pages.signed(slot, 0, slot.n_values).astype(np.float64).reshape(slot.n_mat, slot.n_cols)
+        found /= np.maximum(slot.counts, 1)[:, None]
+        found[slot.counts == 0] = 0.0
+        return found
 
     def raw_sums(self, name: str) -> npt.NDArray[np.float32]:
         """Sums of squares in the file's own precision, float32 [n_mat, n_cols]."""
@@ -196,22 +225,35 @@ class Imatrix:
                 self._pages.sums(slot, start, stop)
 
     def check_values(self) -> tuple[str, ...]:
-        """Warnings about sums that contradict each other; ImatrixError like ``check_finite``, for signed sums too."""
-        idle, impossible = [], []
-        for slot in self._slots.values():
-            odd = False
-            for start, stop in pieces(slot):
-                sums = self._pages.sums(slot, start, stop).astype(np.float64)
-                counts = slot.counts[np.arange(start, stop) // slot.n_cols]
-                if (sums[counts == 0] > 0).any() and slot.name not in idle and slot.n_calls is None:
-                    idle.append(slot.name)
-                if slot.signed_at is not None:
-                    bound = counts * sums * (1 + _ROUNDING)
-                    odd |= bool((self._pages.signed(slot, start, stop).astype(np.float64) ** 2 > bound).any())
-            if odd:
-                impossible.append(slot.name)
+        """``contradictions`` after a look at every value; ImatrixError like ``check_finite``, for signed sums too."""
+        self.check_finite()
+        return self.contradictions()
+
+    def contradictions(self) -> tuple[str, ...]:
+        """Warnings about sums that cannot stand together. Reads only where that can be: unused matrices, signed sums.
+
+        ImatrixError for a signed sum that is no number.
+        """
+        slots = self._slots.values()
+        idle = [slot.name for slot in slots if slot.n_calls is None and self._idle(slot)]
+        impossible = [slot.name for slot in slots if slot.signed_at is not None and self._impossible(slot)]
         said = several(idle, "sums of squares without any token; they are taken as not reached")
         return (*said, *several(impossible, "(sum x)^2 above count * sum x^2, which cannot be: inconsistent sums"))
+
+    def _idle(self, slot: Slot) -> bool:
+        """Whether a matrix that no token reached has sums."""
+        starts = np.flatnonzero(slot.counts == 0) * slot.n_cols
+        return any(self._pages.sums(slot, start, start + slot.n_cols).any() for start in starts.tolist())
+
+    def _impossible(self, slot: Slot) -> bool:
+        """Whether a signed sum is larger than its sum of squares allows."""
+        found = False
+        for start, stop in pieces(slot):
+            sums = self._pages.sums(slot, start, stop).astype(np.float64)
+            counts = slot.counts[np.arange(start, stop) // slot.n_cols]
+            signed = self._pages.signed(slot, start, stop).astype(np.float64)
+            found |= bool((signed**2 > counts * sums * (1 + _ROUNDING)).any())
+        return found
 
     def stats(self) -> pd.DataFrame:
         """One row of statistics per entry (``statistics.TensorStatistics``), sorted by kind and layer."""
@@ -305,7 +347,9 @@ def open_imatrix(
     return found.filtered(include, exclude) if include or exclude else found
 
 
-def _frame(kind: type[Any], rows: Sequence[Any]) -> pd.DataFrame:
+def _frame(kind: type[TensorStatistics] | type[LayerStatistics], rows: Sequence[Any]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(kind)])
+    from gguftool.imatrix.figures import columns, values
+
+    return pd.DataFrame([values(row) for row in rows], columns=list(columns(kind)))

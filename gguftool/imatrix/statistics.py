@@ -2,16 +2,20 @@
 
 The sample of every figure of a tensor is the vector ``a`` of its mean squares, all matrices that some token reached end
 to end: N values, one per input channel. Figures of tensors of different kinds do not compare (their inputs have
-different widths and scales), which is why everything here is grouped by kind.
+different widths and scales), which is why everything here is grouped by kind. ``docs/statistics.md`` has a paragraph on
+each figure; in short:
 
-* ``sum``, ``min``, ``max``, ``mean`` of a; ``std`` is the deviation of the N channels themselves (divided by N), from a
-  second pass over the differences from the mean.
-* ``active_pct``: channels above 1e-5, in percent.
+* ``sum``, ``min``, ``max``, ``mean`` of a; ``std``, ``skewness``, ``kurtosis`` describe how the N channels differ.
+* ``active_pct``: channels above 1e-5, in percent; ``active_rel_pct``: above 1e-4 of the median channel.
 * ``entropy``: -sum p log2 p with p = a / sum(a), in bits; ``entropy_norm_pct``: percent of log2 N, its maximum.
+  ``expert_entropy_*``: the same for every expert alone. ``routing_entropy_pct``: of the experts' shares of the tokens.
 * ``zd_pct``: channels more than one std above the mean, in percent. Few of them stand out far; many mean no outliers.
-* ``cossim``: cosine between a and the same tensor's a in the nearest earlier layer that has it in the same shape,
-  ``distance`` layers before, over the matrices that tokens reached in both. Hybrid models have their kinds of layers at
-  intervals, so the layer directly before is not always the one to compare with.
+* ``cossim``, ``pearson``, ``covariance``, ``l2``, ``gain``: a against the same tensor's a in the nearest earlier layer
+  that has it in the same shape, ``distance`` layers before, over the matrices that tokens reached in both. Hybrid
+  models have their kinds of layers at intervals, so the layer directly before is not always the one to compare with.
+  Layers for next-token prediction are a sequence of their own.
+* ``u_*``: the same of the signed means u, where the file has signed sums.
+* ``duplicate_of``: the first tensor of the layer that sees the same input.
 
 What has no value is NaN: a cosine in the first layer, the entropy of zeros. It counts in no average. All sums are
 float64. ``upstream`` has the definitions of llama-imatrix, and says how they differ.
@@ -20,18 +24,30 @@ float64. ``upstream`` has the definitions of llama-imatrix, and says how they di
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gguftool.format.names import layer_of, tensor_kind
+from gguftool.imatrix import duplicates, layers
+from gguftool.imatrix.figures import LayerStatistics, Pair, TensorStatistics
+from gguftool.imatrix.layers import layer_statistics
+from gguftool.imatrix.moments import CoMoments, Moments, cojoined, comoments, joined, moments
+
+__all__ = ["LayerStatistics", "Measurable", "TensorStatistics", "by_kind", "layer_statistics", "tensor_statistics"]
 
 _NAN = math.nan
 _Floats = npt.NDArray[np.float64]
+_Counts = npt.NDArray[np.int64]
 _ACTIVE = 1e-5
+_ACTIVE_REL = 1e-4
+#: A channel whose variance is below this share of its energy is called constant.
+_CONSTANT = 1e-2
+#: Values looked at together: small enough to stay in a core's cache.
+_PIECE = 1 << 16
 
 
 class Measurable(Protocol):
@@ -39,60 +55,22 @@ class Measurable(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]: ...
+    @property
+    def nextn_layers(self) -> int | None: ...
     def shape(self, name: str) -> tuple[int, int]: ...
-    def counts(self, name: str) -> npt.NDArray[np.int64]: ...
+    def counts(self, name: str) -> _Counts: ...
     def tokens(self, name: str) -> int | None: ...
     def mean_squares(self, name: str, matrix: int | None = None) -> _Floats: ...
+    def signed_means(self, name: str) -> _Floats | None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class TensorStatistics:
-    """One entry. ``layer`` is None outside of blocks, ``kind`` the name without it, ``stack`` "blk", "enc.blk" ...
+class _Values:
+    """An entry's mean squares and signed means [n_mat, n_cols], and its counts [n_mat]."""
 
-    ``n_mat`` matrices of ``n_cols`` channels, ``n_reached`` of them by any token, ``n`` values in the sample.
-    ``tokens`` are summed over the matrices; None in the older format, which does not say.
-    """
-
-    name: str
-    layer: int | None
-    kind: str
-    stack: str
-    n_mat: int
-    n_reached: int
-    n_cols: int
-    tokens: int | None
-    n: int
-    sum: float = _NAN
-    min: float = _NAN
-    max: float = _NAN
-    mean: float = _NAN
-    std: float = _NAN
-    active_pct: float = _NAN
-    entropy: float = _NAN
-    entropy_norm_pct: float = _NAN
-    zd_pct: float = _NAN
-    cossim: float = _NAN
-    distance: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerStatistics:
-    """One layer. ``total`` sums its tensors' sums, ``mean`` is per channel (total / n).
-
-    ``weighted_sum``, ``zd_pct`` and ``cossim`` are averages over tensors, weighted by their n, of those that have the
-    figure; ``compared`` tensors have a cosine. ``weighted_sum`` is upstream's: it is quadratic in a tensor's width.
-    """
-
-    stack: str
-    layer: int
-    tensors: int
-    n: int
-    total: float
-    mean: float
-    weighted_sum: float
-    zd_pct: float
-    cossim: float
-    compared: int
+    a: _Floats
+    u: _Floats | None
+    counts: _Counts
 
 
 def tensor_statistics(imatrix: Measurable) -> list[TensorStatistics]:
@@ -101,32 +79,43 @@ def tensor_statistics(imatrix: Measurable) -> list[TensorStatistics]:
     Two entries are in memory at a time. Raises ImatrixError for values that are no sums of squares.
     """
     found: list[TensorStatistics] = []
-    before: TensorStatistics | None = None
-    means: _Floats = np.empty((0, 0))
-    for bare in sorted((_bare(imatrix, name) for name in imatrix.names), key=_chain):
-        reached = imatrix.counts(bare.name) > 0
-        mean_squares = imatrix.mean_squares(bare.name)
-        row = _measured(bare, mean_squares[reached].ravel())
-        if before is not None and _chain(before)[:-1] == _chain(row)[:-1] and row.layer is not None:
-            assert before.layer is not None
-            row = replace(row, cossim=_cosine(mean_squares, means), distance=row.layer - before.layer)
+    before: tuple[TensorStatistics, _Values] | None = None
+    for bare in sorted(_bare_rows(imatrix), key=_chain):
+        name = bare.name
+        held = _Values(imatrix.mean_squares(name), imatrix.signed_means(name), imatrix.counts(name))
+        row = _measured(bare, held)
+        if before is not None and row.layer is not None and _chain(before[0])[:-1] == _chain(row)[:-1]:
+            row = _compared(row, held, *before)
         found.append(row)
-        before, means = row, mean_squares
-    return sorted(found, key=by_kind)
-
-
-def layer_statistics(tensors: Iterable[TensorStatistics]) -> list[LayerStatistics]:
-    """Statistics of every layer that has tensors, by stack and layer; tensors outside of blocks are in none."""
-    layers: dict[tuple[str, int], list[TensorStatistics]] = {}
-    for row in tensors:
-        if row.layer is not None:
-            layers.setdefault((row.stack, row.layer), []).append(row)
-    return [_layer(stack, layer, layers[stack, layer]) for stack, layer in sorted(layers)]
+        before = row, held
+    return sorted(duplicates.marked(imatrix, sorted(found, key=by_kind)), key=by_kind)
 
 
 def by_kind(row: TensorStatistics) -> tuple[bool, str, int, str]:
     """The order in which rows that may be compared stand together, layer after layer."""
     return row.layer is None, row.kind, -1 if row.layer is None else row.layer, row.name
+
+
+def _bare_rows(imatrix: Measurable) -> list[TensorStatistics]:
+    rows = [_bare(imatrix, name) for name in imatrix.names]
+    first = _first_nextn(rows, imatrix.nextn_layers)
+    if first is None:
+        return rows
+    return [
+        replace(row, mtp=row.layer - first)
+        if row.stack == "blk" and row.layer is not None and row.layer >= first
+        else row
+        for row in rows
+    ]
+
+
+def _first_nextn(rows: Iterable[TensorStatistics], n_nextn: int | None) -> int | None:
+    """The first layer for next-token prediction: of the last ones if the file counts them, or told by a name."""
+    trunk = [row for row in rows if row.stack == "blk" and row.layer is not None]
+    if n_nextn:
+        return max(0, max((row.layer or 0 for row in trunk), default=0) + 1 - n_nextn)
+    named = [row.layer for row in trunk if row.layer is not None and ".nextn." in row.name]
+    return min(named, default=None)
 
 
 def _bare(imatrix: Measurable, name: str) -> TensorStatistics:
@@ -137,82 +126,168 @@ def _bare(imatrix: Measurable, name: str) -> TensorStatistics:
     kind = tensor_kind(name) if stack in ("", "blk") else f"{stack.removesuffix('blk')}{tensor_kind(name)}"
     reached = int((counts > 0).sum())
     tokens, n = imatrix.tokens(name), reached * n_cols
-    return TensorStatistics(name, layer, kind, stack, n_mat, reached, n_cols, tokens, n)
+    row = TensorStatistics(name, layer, kind, stack, n_mat, reached, n_cols, tokens, n)
+    routing = _routing_entropy_pct(counts) if tokens is not None and n_mat > 1 else _NAN
+    return replace(row, reached_pct=100.0 * reached / n_mat, routing_entropy_pct=routing)
 
 
-def _chain(row: TensorStatistics) -> tuple[str, str, int, int, int]:
+def _chain(row: TensorStatistics) -> tuple[str, str, int, int, bool, int]:
     """Entries whose keys agree but for the last part are compared, in the order of the last part."""
     kind = row.kind if row.layer is not None else row.name
-    return row.stack, kind, row.n_mat, row.n_cols, -1 if row.layer is None else row.layer
+    return row.stack, kind, row.n_mat, row.n_cols, row.mtp is not None, -1 if row.layer is None else row.layer
 
 
-def _measured(bare: TensorStatistics, a: _Floats) -> TensorStatistics:
+def _measured(bare: TensorStatistics, held: _Values) -> TensorStatistics:
+    reached = held.counts > 0
+    a = held.a if reached.all() else held.a[reached]
     if not a.size:
         return bare
-    total, mean, std = float(a.sum()), float(a.mean()), float(a.std())
-    entropy = _entropy(a, total)
-    return replace(
+    found, entropies, entropy, active = _first_walk(a)
+    experts: dict[str, Any] = {}
+    if bare.n_mat > 1 and (known := entropies[~np.isnan(entropies)]).size:
+        experts = {
+            "expert_entropy_min": float(known.min()),
+            "expert_entropy_median": float(np.median(known)),
+            "expert_entropy_max": float(known.max()),
+        }
+    row = replace(
         bare,
-        sum=total,
-        min=float(a.min()),
-        max=float(a.max()),
-        mean=mean,
-        std=std,
-        active_pct=100.0 * np.count_nonzero(a > _ACTIVE) / a.size,
+        sum=found.total,
+        min=found.least,
+        max=found.most,
+        mean=found.mean,
+        std=found.std,
+        skewness=found.skewness,
+        kurtosis=found.kurtosis,
+        active_pct=100.0 * active / a.size,
+        active_rel_pct=100.0 * _active_rel(a, found) / a.size,
         entropy=entropy,
         entropy_norm_pct=100.0 * entropy / math.log2(a.size) if a.size > 1 else _NAN,
-        zd_pct=100.0 * np.count_nonzero(a - mean > std) / a.size,
+        zd_pct=100.0 * sum(_count(x - found.mean > found.std) for x in _pieces(a)) / a.size,
+        **experts,
+    )
+    return row if held.u is None else _signed(row, held.a[reached], held.u[reached])
+
+
+def _first_walk(a: _Floats) -> tuple[Moments, _Floats, float, int]:
+    """(moments, entropy of each matrix [n_mat], entropy of all, channels above the threshold) of [n_mat, n_cols]."""
+    found, active = Moments(), 0
+    totals, logs = np.zeros(len(a)), np.zeros(len(a))
+    most = max(float(a.max()), np.finfo(np.float64).tiny)
+    for i, x in _rows(a):
+        found = joined(found, moments(x))
+        active += _count(x > _ACTIVE)
+        totals[i] = x.sum(axis=1)
+        shares = x / most
+        logs[i] = (shares * np.log2(np.maximum(shares, 1e-300))).sum(axis=1) * most
+    with np.errstate(invalid="ignore", divide="ignore"):
+        entropies = np.maximum(0.0, np.log2(totals / most) - logs / totals)
+    entropies[totals <= 0] = _NAN
+    if found.total <= 0:
+        return found, entropies, _NAN, active
+    entropy = math.log2(found.total / most) - float(logs.sum()) / found.total
+    return found, entropies, max(0.0, entropy), active
+
+
+def _active_rel(a: _Floats, found: Moments) -> int:
+    """Channels above the threshold, a share of the median. Half of all reach the median, so it is twice the mean at
+    most, and where even that leaves no channel below the threshold it need not be looked for."""
+    if found.least > 2 * found.mean * _ACTIVE_REL:
+        return a.size
+    threshold = _ACTIVE_REL * float(np.median(a))
+    return sum(_count(x > threshold) for x in _pieces(a))
+
+
+def _routing_entropy_pct(counts: _Counts) -> float:
+    """Entropy of the matrices' shares of the tokens in percent of its maximum; NaN without tokens."""
+    p = counts[counts > 0] / max(1, counts.sum())
+    return 100.0 * max(0.0, -float((p * np.log2(p)).sum())) / math.log2(len(counts)) if p.size else _NAN
+
+
+def _signed(row: TensorStatistics, a: _Floats, u: _Floats) -> TensorStatistics:
+    """The row with the figures of the signed means u of the same channels."""
+    found, variance, constant = Moments(), 0.0, 0
+    for x, y in zip(_pieces(a), _pieces(u), strict=True):
+        found = joined(found, moments(y))
+        spread = np.maximum(0.0, x - y * y)
+        variance += float(spread.sum())
+        constant += _count((spread < _CONSTANT * x) & (x > 0))
+    return replace(
+        row,
+        u_mean=found.mean,
+        u_std=found.std,
+        u_skewness=found.skewness,
+        u_kurtosis=found.kurtosis,
+        variance=variance / a.size,
+        constant_pct=100.0 * constant / a.size,
     )
 
 
-def _entropy(a: _Floats, total: float) -> float:
-    """Entropy in bits of the shares a / total; NaN for a sum of 0. A share of 0 adds nothing."""
-    if total <= 0:
-        return _NAN
-    p = a / total
-    p = p[p > 0]
-    return max(0.0, -_dot(p, np.log2(p)))
-
-
-def _cosine(a: _Floats, b: _Floats) -> float:
-    """Cosine of two [n_mat, n_cols] over the matrices that are not all zero in either; NaN where one has no length.
-
-    A matrix that no token reached is all zero, and one that is adds nothing to the product.
-    """
-    common = a.any(axis=1) & b.any(axis=1)
-    if not common.all():
-        a, b = a[common], b[common]
-    a, b = a.ravel(), b.ravel()
-    if not a.size:
-        return _NAN
-    a, b = a / a.max(), b / b.max()
-    return min(1.0, _dot(a, b) / math.sqrt(_dot(a, a) * _dot(b, b)))
-
-
-def _dot(a: _Floats, b: _Floats) -> float:
-    """Sum of products; not by BLAS, whose threads cost more than they bring and change the last digits."""
-    return float((a * b).sum())
-
-
-def _layer(stack: str, layer: int, rows: Sequence[TensorStatistics]) -> LayerStatistics:
-    n = sum(row.n for row in rows)
-    total = sum(row.sum for row in rows if not math.isnan(row.sum))
-    return LayerStatistics(
-        stack,
-        layer,
-        len(rows),
-        n,
-        total if n else _NAN,
-        total / n if n else _NAN,
-        _average([(row.sum, row.n) for row in rows]),
-        _average([(row.zd_pct, row.n) for row in rows]),
-        _average([(row.cossim, row.n) for row in rows]),
-        sum(not math.isnan(row.cossim) for row in rows),
+def _compared(row: TensorStatistics, c: _Values, before: TensorStatistics, p: _Values) -> TensorStatistics:
+    """The row with its figures against its partner in an earlier layer."""
+    assert row.layer is not None and before.layer is not None
+    row = replace(row, distance=row.layer - before.layer)
+    common = (c.counts > 0) & (p.counts > 0)
+    if not common.any():
+        return row
+    pair = _pair(_chosen(c, common), _chosen(p, common))
+    row = replace(
+        row,
+        pair=pair,
+        cossim=layers.cosine([pair.energies]),
+        pearson=layers.correlation([pair.energies]),
+        covariance=layers.covariance([pair.energies]),
+        l2=layers.distance([pair.energies]),
+        gain=layers.gain([pair.energies]),
+    )
+    if pair.means is None:
+        return row
+    return replace(
+        row,
+        u_cossim=layers.cosine([pair.means]),
+        u_pearson=layers.correlation([pair.means]),
+        u_covariance=layers.covariance([pair.means]),
+        u_l2=layers.distance([pair.means]),
+        l2_noise=math.sqrt(pair.noise2),
     )
 
 
-def _average(pairs: Iterable[tuple[float, int]]) -> float:
-    """Mean of the values that are numbers, weighted; NaN for none."""
-    held = [(value, weight) for value, weight in pairs if not math.isnan(value) and weight]
-    weight = sum(w for _, w in held)
-    return sum(v * w for v, w in held) / weight if weight else _NAN
+def _chosen(held: _Values, wanted: npt.NDArray[np.bool_]) -> _Values:
+    if wanted.all():
+        return held
+    return _Values(held.a[wanted], None if held.u is None else held.u[wanted], held.counts[wanted])
+
+
+def _pair(c: _Values, p: _Values) -> Pair:
+    energies = _cojoined(c.a, p.a)
+    if c.u is None or p.u is None:
+        return Pair(energies)
+    noise2 = sum(
+        float((np.maximum(0.0, held.a - held.u**2).sum(axis=1) / held.counts).sum())
+        for held in (c, p)
+        if held.u is not None
+    )
+    return Pair(energies, _cojoined(c.u, p.u), noise2)
+
+
+def _cojoined(c: _Floats, p: _Floats) -> CoMoments:
+    found = CoMoments()
+    for x, y in zip(_pieces(c), _pieces(p), strict=True):
+        found = cojoined(found, comoments(x, y))
+    return found
+
+
+def _count(true: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(true))
+
+
+def _pieces(a: _Floats) -> Iterator[_Floats]:
+    """The values in order, a cacheful at a time."""
+    flat = a.ravel()
+    return (flat[i : i + _PIECE] for i in range(0, flat.size, _PIECE))
+
+
+def _rows(a: _Floats) -> Iterator[tuple[slice, _Floats]]:
+    """Whole rows of [n_mat, n_cols], about a cacheful at a time."""
+    step = max(1, _PIECE // a.shape[1])
+    return ((slice(i, i + step), a[i : i + step]) for i in range(0, len(a), step))

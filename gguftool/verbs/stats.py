@@ -9,14 +9,10 @@ from pathlib import Path
 
 from gguftool.errors import UsageError
 from gguftool.imatrix.contents import CHUNK_SIZE
+from gguftool.imatrix.figures import FIGURES
 from gguftool.imatrix.file import Imatrix, open_imatrix
 from gguftool.imatrix.statistics import LayerStatistics, TensorStatistics, layer_statistics, tensor_statistics
 from gguftool.imatrix.upstream import UpstreamLayer, UpstreamTensor, upstream_layers, upstream_tensors
-
-#: Figures of a tensor by which rows of one kind can be sorted, largest first.
-FIGURES = (
-    "sum", "mean", "std", "min", "max", "active_pct", "entropy", "entropy_norm_pct", "zd_pct", "cossim",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +61,9 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
     with open_imatrix(path) as stored:
         experts = stored.inferred_experts()
         imatrix = stored.with_experts(experts)
-        rows = tuple(row for row in tensor_statistics(imatrix) if wanted(row.name))
-        warnings = stored.warnings + imatrix.check_values() + _never(rows)
+        every = tensor_statistics(imatrix)
+        rows = tuple(row for row in every if wanted(row.name))
+        warnings = stored.warnings + imatrix.contradictions() + _never(rows) + _gaps(every)
         routed = [row for row in rows if row.n_mat > 1]
         return Statistics(
             stored.path,
@@ -80,7 +77,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
             sum(row.n_mat - row.n_reached for row in routed),
             bool(experts),
             rows,
-            tuple(layer_statistics(rows)),
+            tuple(layer_statistics(rows, present=_places(every))),
             warnings,
             stored.ignored,
         )
@@ -139,3 +136,17 @@ def _tokens(imatrix: Imatrix) -> int | None:
 
 def _never(rows: Iterable[TensorStatistics]) -> tuple[str, ...]:
     return tuple(f"{row.name}: no token came by, so it has no statistics" for row in rows if not row.n_reached)
+
+
+def _places(rows: Iterable[TensorStatistics]) -> list[tuple[str, int]]:
+    return [(row.stack, row.layer) for row in rows if row.layer is not None]
+
+
+def _gaps(rows: Iterable[TensorStatistics]) -> tuple[str, ...]:
+    """What is missing between the first and the last layer: a pruned model, or a run that was cut."""
+    return tuple(
+        f"{layer.stack}.{layer.layer - layer.gap}{f' to {layer.layer - 1}' if layer.gap > 1 else ''}: no entry, though "
+        "layers before and behind have some; the next one is compared with the last before"
+        for layer in layer_statistics(rows)
+        if layer.gap
+    )
