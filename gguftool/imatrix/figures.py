@@ -124,11 +124,11 @@ class LayerStatistics:
 FIGURES = tuple(f.name for f in fields(TensorStatistics) if f.type == "float")
 
 
-def columns(kind: type[TensorStatistics] | type[LayerStatistics]) -> tuple[str, ...]:
-    """Names of the columns of a table of such rows, in order."""
+def columns(kind: type[Any]) -> tuple[str, ...]:
+    """Names of the columns of a table of such rows, in order; of any dataclass."""
     return tuple(f.name for f in fields(kind) if f.name != "pair")
 
 
-def values(row: TensorStatistics | LayerStatistics) -> dict[str, Any]:
+def values(row: Any) -> dict[str, Any]:
     """Column -> value of a row."""
     return {name: getattr(row, name) for name in columns(type(row))}

@@ -29,7 +29,6 @@ from gguftool.imatrix.pages import Pages, pieces
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gguftool.imatrix.figures import LayerStatistics, TensorStatistics
 
 _SEE_ROUTER_INPUT = ("up_exps.weight", "gate_exps.weight", "gate_up_exps.weight")
 _ROUNDING = 1e-4  # float32 sums of a million tokens, added one by one
@@ -347,7 +346,7 @@ def open_imatrix(
     return found.filtered(include, exclude) if include or exclude else found
 
 
-def _frame(kind: type[TensorStatistics] | type[LayerStatistics], rows: Sequence[Any]) -> pd.DataFrame:
+def _frame(kind: type[Any], rows: Sequence[Any]) -> pd.DataFrame:
     import pandas as pd
 
     from gguftool.imatrix.figures import columns, values
