@@ -26,6 +26,23 @@ class FormatError(GGUFToolError):
         super().__init__(f"{where}: {reason}")
 
 
+class ShortenedError(FormatError):
+    """Tensors lost their ends to a program that does not count what some types store at the head of every row.
+
+    ``details`` has a line for each tensor, with its name and place.
+    """
+
+    def __init__(self, path: object, details: Sequence[str]) -> None:
+        self.details = tuple(details)
+        more = len(details) - 1
+        others = f", {more} more have lost theirs (`gguftool verify` lists them)" if more else ""
+        super().__init__(
+            path,
+            f"{details[0]}{others}: a program that does not count the heads of rows cut them off, and nothing brings "
+            "them back: get or make the file anew",
+        )
+
+
 class ImatrixError(FormatError):
     """An importance matrix is malformed, or holds values that cannot be importances."""
 

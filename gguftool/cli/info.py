@@ -66,6 +66,9 @@ def _summary(found: ModelInfo) -> str:
     if found.approximate:
         unknown = sum(not tensor.exact for tensor in found.tensors)
         lines["note"] = f"{unknown} of the tensors have a type that no table knows; their bytes include padding"
+    if found.damage:
+        more = len(found.damage) - 1
+        lines["damage"] = found.damage[0] + (f", {more} more theirs: `gguftool verify` lists them" if more else "")
     if not found.n_elements:
         del lines["parameters"], lines["tensor data"]
     return "\n".join(f"{head:<13} {printable(text)}" for head, text in lines.items() if text)

@@ -11,7 +11,7 @@ def command(models: tuple[str, ...]) -> None:
     """Check the structure of each of MODELS and decode every tensor, looking for NaN and Inf."""
     from tqdm import tqdm
 
-    from gguftool.errors import FormatError, PlanError
+    from gguftool.errors import FormatError, PlanError, ShortenedError
     from gguftool.show.tables import printable
     from gguftool.verbs.verify import verify
 
@@ -25,6 +25,9 @@ def command(models: tuple[str, ...]) -> None:
 
             try:
                 found = verify(model, progress=step)
+            except ShortenedError as trouble:
+                problems += [f"{trouble.path}: {line}" for line in trouble.details]
+                continue
             except (FormatError, OSError) as trouble:  # the others are looked at all the same
                 problems.append(str(trouble) if isinstance(trouble, FormatError) else f"{model}: {trouble.strerror}")
                 continue

@@ -19,6 +19,7 @@ from gguftool.format.cursor import CUT_OFF, Cursor, shown
 from gguftool.format.layout import DEFAULT_ALIGNMENT, MAGIC, padded
 from gguftool.format.metadata import SIZES, Metadata, MetaValue, ValueType
 from gguftool.format.quanttypes import BY_ID, RETIRED_IDS, QuantType, unknown_type
+from gguftool.format.shortened import shortened, trouble
 
 _COUNTS = struct.Struct("<qq")
 _U32 = struct.Struct("<I")
@@ -89,6 +90,8 @@ def read_header(fd: int, path: Path, shard: int = 0) -> Header:
     start = padded(cursor.pos, alignment) if n_tensors else cursor.pos
     if n_tensors and start > cursor.size:
         raise cursor.fail(f"the file ends before its data section at {start}: is the download complete?")
+    if cut := shortened([t for _, t in records], alignment, cursor.size - start):
+        raise trouble(cursor.path, [replace(t, offset=start + t.offset) for t in cut])
     tensors = tuple(_placed(cursor, records, alignment, start, shard))
     digest = cursor.sha256()
     return Header(path, status.st_size, status.st_mtime_ns, version, metadata, tensors, alignment, start, digest)

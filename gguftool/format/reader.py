@@ -13,6 +13,7 @@ from gguftool.format.cursor import shown
 from gguftool.format.header import Header, TensorInfo, read_header
 from gguftool.format.metadata import Metadata, ValueType
 from gguftool.format.names import parse_shard_name, shard_path
+from gguftool.format.shortened import hollow
 
 __all__ = ["Model", "Shard", "TensorInfo", "open_model"]
 
@@ -73,6 +74,13 @@ class Model:
                 path = self.shards[tensor.shard].path
                 raise FormatError(path, f"the file got shorter while tensor '{tensor.name}' was read", at)
             view, at = view[n:], at + n
+
+    def hollow(self) -> tuple[TensorInfo, ...]:
+        """Tensors whose last bytes are there and empty, because a program did not count the heads of their rows.
+
+        For types that have such heads only; reads the ends of those tensors.
+        """
+        return hollow(self.tensors, self.read)
 
     def close(self) -> None:
         """Close the files."""

@@ -12,6 +12,7 @@ from gguftool.format.metadata import Metadata, MetaValue, ValueType
 from gguftool.format.names import layer_of
 from gguftool.format.quanttypes import QuantType
 from gguftool.format.reader import Model, Shard, TensorInfo, open_model
+from gguftool.format.shortened import loss
 from gguftool.recipe.filetypes import FILE_TYPES
 
 #: Numbers of ``general.file_type`` that occur in files but are no TYPE to quantize to.
@@ -56,7 +57,8 @@ class TensorGroup:
 class ModelInfo:
     """A model summed up. ``nbytes`` is tensor data without padding, ``file_bytes`` all files.
 
-    ``approximate``: a tensor of unknown type is among them, whose bytes include padding.
+    ``approximate``: a tensor of unknown type is among them, whose bytes include padding. ``damage`` has a line for each
+    tensor whose end an older program left empty.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class ModelInfo:
     file_bytes: int
     types: tuple[TypeUse, ...]
     approximate: bool
+    damage: tuple[str, ...] = ()
 
     @property
     def bpw(self) -> float | None:
@@ -105,6 +108,7 @@ def summed_up(model: Model) -> ModelInfo:
         file_bytes=sum(shard.size for shard in model.shards),
         types=types,
         approximate=not all(tensor.exact for tensor in model.tensors),
+        damage=tuple(map(loss, model.hollow())),
     )
 
 
@@ -178,6 +182,7 @@ def as_json(found: ModelInfo) -> dict[str, Any]:
         "file_bytes": found.file_bytes,
         "bpw": found.bpw,
         "approximate": found.approximate,
+        "damage": list(found.damage),
         "types": [
             {"type": u.type.name, "id": u.type.id, "n_tensors": u.n_tensors, "n_elements": u.n_elements}
             | {"bytes": u.nbytes, "bpw": u.bpw}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from gguftool.errors import PlanError, UsageError
 from gguftool.format.reader import Model, open_model
+from gguftool.format.shortened import trouble
 from gguftool.plan.check import Facts, check
 from gguftool.plan.importances import Importances, bpw_cost, uncovered, unused
 from gguftool.plan.mainline import Replacement, replacements
@@ -101,6 +102,7 @@ class Prepared:
         if imatrix is not None:
             self.importances = Importances(imatrix, request.include_weights, request.exclude_weights)
         self.plan, self.problems = _planned(request, model, imatrix, self.importances)
+        self.problems += _damage(model, self.plan)
         self.problems += check(self.plan, _facts(request, self.plan, dst, self.importances))
         if imatrix is not None:
             imatrix.check_finite()
@@ -294,6 +296,13 @@ def _told(
     edits: Edits = quantizer_edits(plan.metadata, number, use, given)
     edits |= our_edits(plan.metadata, _recipe_text(recipe), plan.dropped, request.effort, request.objective)
     return plan.with_metadata(edits)
+
+
+def _damage(model: Model, plan: Plan) -> list[str]:
+    """A problem for tensors whose ends an older program left empty, unless they are pruned away."""
+    used = {piece.source.name for move in plan.moves for piece in move.pieces}
+    bad = [t for t in model.hollow() if t.name in used]
+    return [str(trouble(model.shards[bad[0].shard].path, bad))] if bad else []
 
 
 def _recipe_text(recipe: Recipe) -> list[str]:

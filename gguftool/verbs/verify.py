@@ -1,7 +1,8 @@
 """Whether a GGUF is whole: its structure, and every value that its tensors decode to.
 
 Opening validates the container (all shards, every offset and size). Then each tensor whose type can be decoded is
-read in slices and decoded; a NaN or Inf means a damaged scale. Types without a decoder are checked by their size.
+read in slices and decoded; a NaN or Inf means a damaged scale. Types without a decoder are checked by their size. Ends
+that an older program cut off are found by offsets when the file is opened, or by the zeros in their place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from gguftool.codecs.dispatch import can_decode, decode
 from gguftool.format.reader import Model, TensorInfo, open_model
+from gguftool.format.shortened import loss
 
 _SLICE = 1 << 22  # elements decoded at a time: 16 MiB of float32
 
@@ -34,9 +36,13 @@ def verify(path: str | Path, *, progress: Callable[[str], None] | None = None) -
     problems: list[str] = []
     undecoded: list[str] = []
     with open_model(path) as model:
+        hollow = frozenset(model.hollow())
         for tensor in model.tensors:
             if progress:
                 progress(tensor.name)
+            if tensor in hollow:
+                problems.append(loss(tensor))
+                continue
             if tensor.type.kind == "int":
                 continue
             if not can_decode(tensor.type):
@@ -44,7 +50,7 @@ def verify(path: str | Path, *, progress: Callable[[str], None] | None = None) -
             elif (row := _first_bad_row(model, tensor)) is not None:
                 problems.append(f"tensor '{tensor.name}' ({tensor.type.name}): row {row} holds NaN or Inf")
         count = len(model.tensors)
-    return Verified(Path(path), count, count - len(undecoded), tuple(problems), tuple(undecoded))
+    return Verified(Path(path), count, count - len(undecoded) - len(hollow), tuple(problems), tuple(undecoded))
 
 
 def _first_bad_row(model: Model, tensor: TensorInfo) -> int | None:
