@@ -29,6 +29,7 @@ from gguftool.imatrix.pages import Pages, pieces
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gguftool.imatrix.figures import TensorStatistics
 
 _SEE_ROUTER_INPUT = ("up_exps.weight", "gate_exps.weight", "gate_up_exps.weight")
 _ROUNDING = 1e-4  # float32 sums of a million tokens, added one by one
@@ -65,6 +66,7 @@ class Imatrix:
         self._slots = dict(contents.slots)
         self._splits: dict[tuple[str, int], Slot] = {}
         self._sha256: str | None = None
+        self._statistics: tuple[TensorStatistics, ...] | None = None
 
     @property
     def format(self) -> str:
@@ -255,17 +257,28 @@ class Imatrix:
         return found
 
     def stats(self) -> pd.DataFrame:
-        """One row of statistics per entry (``statistics.TensorStatistics``), sorted by kind and layer."""
-        from gguftool.imatrix.statistics import TensorStatistics, tensor_statistics
+        """One row of statistics per entry (``figures.TensorStatistics``), sorted by kind and layer."""
+        from gguftool.imatrix.figures import TensorStatistics
 
-        return _frame(TensorStatistics, tensor_statistics(self.with_experts(self.inferred_experts())))
+        return _frame(TensorStatistics, self._tensor_statistics())
 
-    def layers(self) -> pd.DataFrame:
-        """One row of statistics per layer (``statistics.LayerStatistics``)."""
-        from gguftool.imatrix.statistics import LayerStatistics, layer_statistics, tensor_statistics
+    def layers(self, *, distinct: bool = True) -> pd.DataFrame:
+        """One row of statistics per layer (``figures.LayerStatistics``).
 
-        tensors = tensor_statistics(self.with_experts(self.inferred_experts()))
-        return _frame(LayerStatistics, layer_statistics(tensors))
+        ``distinct`` counts an input that several tensors see once, where the column does that at all.
+        """
+        from gguftool.imatrix.figures import LayerStatistics
+        from gguftool.imatrix.layers import layer_statistics
+
+        return _frame(LayerStatistics, layer_statistics(self._tensor_statistics(), distinct=distinct))
+
+    def _tensor_statistics(self) -> tuple[TensorStatistics, ...]:
+        """Computed when they are first asked for: they are few numbers, from a walk over the whole file."""
+        from gguftool.imatrix.statistics import tensor_statistics
+
+        if self._statistics is None:
+            self._statistics = tuple(tensor_statistics(self.with_experts(self.inferred_experts())))
+        return self._statistics
 
     def coverage(self) -> pd.DataFrame:
         """One row per entry (``coverage.TensorCoverage``): matrices reached, tokens per matrix; no values are read."""

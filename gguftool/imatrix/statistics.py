@@ -72,6 +72,11 @@ class _Values:
     u: _Floats | None
     counts: _Counts
 
+    @property
+    def reached(self) -> npt.NDArray[np.intp]:
+        """Numbers of the matrices that tokens came to."""
+        return np.flatnonzero(self.counts)
+
 
 def tensor_statistics(imatrix: Measurable) -> list[TensorStatistics]:
     """Statistics of every entry, sorted by kind and layer, those outside of blocks last.
@@ -138,18 +143,11 @@ def _chain(row: TensorStatistics) -> tuple[str, str, int, int, bool, int]:
 
 
 def _measured(bare: TensorStatistics, held: _Values) -> TensorStatistics:
-    reached = held.counts > 0
-    a = held.a if reached.all() else held.a[reached]
-    if not a.size:
+    rows = held.reached
+    if not rows.size:
         return bare
-    found, entropies, entropy, active = _first_walk(a)
-    experts: dict[str, Any] = {}
-    if bare.n_mat > 1 and (known := entropies[~np.isnan(entropies)]).size:
-        experts = {
-            "expert_entropy_min": float(known.min()),
-            "expert_entropy_median": float(np.median(known)),
-            "expert_entropy_max": float(known.max()),
-        }
+    found, entropies, entropy, active = _first_walk(held.a, rows)
+    above = sum(_count(x - found.mean > found.std) for x in _blocks(rows, held.a))
     row = replace(
         bare,
         sum=found.total,
@@ -159,43 +157,52 @@ def _measured(bare: TensorStatistics, held: _Values) -> TensorStatistics:
         std=found.std,
         skewness=found.skewness,
         kurtosis=found.kurtosis,
-        active_pct=100.0 * active / a.size,
-        active_rel_pct=100.0 * _active_rel(a, found) / a.size,
+        active_pct=100.0 * active / found.n,
+        active_rel_pct=100.0 * _active_rel(held.a, rows, found) / found.n,
         entropy=entropy,
-        entropy_norm_pct=100.0 * entropy / math.log2(a.size) if a.size > 1 else _NAN,
-        zd_pct=100.0 * sum(_count(x - found.mean > found.std) for x in _pieces(a)) / a.size,
-        **experts,
+        entropy_norm_pct=100.0 * entropy / math.log2(found.n) if found.n > 1 else _NAN,
+        zd_pct=100.0 * above / found.n,
     )
-    return row if held.u is None else _signed(row, held.a[reached], held.u[reached])
+    known = entropies[~np.isnan(entropies)]
+    if bare.n_mat > 1 and known.size:
+        row = replace(
+            row,
+            expert_entropy_min=float(known.min()),
+            expert_entropy_median=float(np.median(known)),
+            expert_entropy_max=float(known.max()),
+        )
+    return row if held.u is None else _signed(row, held.a, held.u, rows)
 
 
-def _first_walk(a: _Floats) -> tuple[Moments, _Floats, float, int]:
-    """(moments, entropy of each matrix [n_mat], entropy of all, channels above the threshold) of [n_mat, n_cols]."""
+def _first_walk(a: _Floats, rows: npt.NDArray[np.intp]) -> tuple[Moments, _Floats, float, int]:
+    """(moments, entropy of each matrix, entropy of all, channels above the threshold) over rows of [n_mat, n_cols]."""
     found, active = Moments(), 0
-    totals, logs = np.zeros(len(a)), np.zeros(len(a))
-    most = max(float(a.max()), np.finfo(np.float64).tiny)
-    for i, x in _rows(a):
+    totals, logs = [], []
+    # A scale for the logarithms: entropies near 0 are differences of them.
+    scale = max(float(a.max()), np.finfo(np.float64).tiny)
+    for x in _blocks(rows, a):
         found = joined(found, moments(x))
         active += _count(x > _ACTIVE)
-        totals[i] = x.sum(axis=1)
-        shares = x / most
-        logs[i] = (shares * np.log2(np.maximum(shares, 1e-300))).sum(axis=1) * most
+        totals.append(x.sum(axis=1))
+        shares = x / scale
+        logs.append(np.einsum("ij,ij->i", shares, np.log2(np.maximum(shares, 1e-300))) * scale)
+    total, log = np.concatenate(totals), np.concatenate(logs)
     with np.errstate(invalid="ignore", divide="ignore"):
-        entropies = np.maximum(0.0, np.log2(totals / most) - logs / totals)
-    entropies[totals <= 0] = _NAN
+        entropies = np.maximum(0.0, np.log2(total / scale) - log / total)
+    entropies[total <= 0] = _NAN
     if found.total <= 0:
         return found, entropies, _NAN, active
-    entropy = math.log2(found.total / most) - float(logs.sum()) / found.total
+    entropy = math.log2(found.total / scale) - float(log.sum()) / found.total
     return found, entropies, max(0.0, entropy), active
 
 
-def _active_rel(a: _Floats, found: Moments) -> int:
+def _active_rel(a: _Floats, rows: npt.NDArray[np.intp], found: Moments) -> int:
     """Channels above the threshold, a share of the median. Half of all reach the median, so it is twice the mean at
     most, and where even that leaves no channel below the threshold it need not be looked for."""
     if found.least > 2 * found.mean * _ACTIVE_REL:
-        return a.size
-    threshold = _ACTIVE_REL * float(np.median(a))
-    return sum(_count(x > threshold) for x in _pieces(a))
+        return found.n
+    threshold = _ACTIVE_REL * float(np.median(a[rows]))
+    return sum(_count(x > threshold) for x in _blocks(rows, a))
 
 
 def _routing_entropy_pct(counts: _Counts) -> float:
@@ -204,10 +211,10 @@ def _routing_entropy_pct(counts: _Counts) -> float:
     return 100.0 * max(0.0, -float((p * np.log2(p)).sum())) / math.log2(len(counts)) if p.size else _NAN
 
 
-def _signed(row: TensorStatistics, a: _Floats, u: _Floats) -> TensorStatistics:
+def _signed(row: TensorStatistics, a: _Floats, u: _Floats, rows: npt.NDArray[np.intp]) -> TensorStatistics:
     """The row with the figures of the signed means u of the same channels."""
     found, variance, constant = Moments(), 0.0, 0
-    for x, y in zip(_pieces(a), _pieces(u), strict=True):
+    for x, y in zip(_blocks(rows, a), _blocks(rows, u), strict=True):
         found = joined(found, moments(y))
         spread = np.maximum(0.0, x - y * y)
         variance += float(spread.sum())
@@ -218,8 +225,8 @@ def _signed(row: TensorStatistics, a: _Floats, u: _Floats) -> TensorStatistics:
         u_std=found.std,
         u_skewness=found.skewness,
         u_kurtosis=found.kurtosis,
-        variance=variance / a.size,
-        constant_pct=100.0 * constant / a.size,
+        variance=variance / found.n,
+        constant_pct=100.0 * constant / found.n,
     )
 
 
@@ -227,10 +234,10 @@ def _compared(row: TensorStatistics, c: _Values, before: TensorStatistics, p: _V
     """The row with its figures against its partner in an earlier layer."""
     assert row.layer is not None and before.layer is not None
     row = replace(row, distance=row.layer - before.layer)
-    common = (c.counts > 0) & (p.counts > 0)
-    if not common.any():
+    common = np.flatnonzero((c.counts > 0) & (p.counts > 0))
+    if not common.size:
         return row
-    pair = _pair(_chosen(c, common), _chosen(p, common))
+    pair = _pair(c, p, common)
     row = replace(
         row,
         pair=pair,
@@ -252,27 +259,24 @@ def _compared(row: TensorStatistics, c: _Values, before: TensorStatistics, p: _V
     )
 
 
-def _chosen(held: _Values, wanted: npt.NDArray[np.bool_]) -> _Values:
-    if wanted.all():
-        return held
-    return _Values(held.a[wanted], None if held.u is None else held.u[wanted], held.counts[wanted])
-
-
-def _pair(c: _Values, p: _Values) -> Pair:
-    energies = _cojoined(c.a, p.a)
+def _pair(c: _Values, p: _Values, common: npt.NDArray[np.intp]) -> Pair:
+    energies = _cojoined(c.a, p.a, common)
     if c.u is None or p.u is None:
         return Pair(energies)
-    noise2 = sum(
-        float((np.maximum(0.0, held.a - held.u**2).sum(axis=1) / held.counts).sum())
-        for held in (c, p)
-        if held.u is not None
-    )
-    return Pair(energies, _cojoined(c.u, p.u), noise2)
+    noise2 = _noise2(c.a, c.u, c.counts, common) + _noise2(p.a, p.u, p.counts, common)
+    return Pair(energies, _cojoined(c.u, p.u, common), noise2)
 
 
-def _cojoined(c: _Floats, p: _Floats) -> CoMoments:
+def _noise2(a: _Floats, u: _Floats, counts: _Counts, rows: npt.NDArray[np.intp]) -> float:
+    """Sum over the channels of the variance of their signed means: that of a token over the number of tokens."""
+    blocks = zip(_blocks(rows, a), _blocks(rows, u), strict=True)
+    spreads = np.concatenate([np.maximum(0.0, x - y * y).sum(axis=1) for x, y in blocks])
+    return float((spreads / counts[rows]).sum())
+
+
+def _cojoined(c: _Floats, p: _Floats, common: npt.NDArray[np.intp]) -> CoMoments:
     found = CoMoments()
-    for x, y in zip(_pieces(c), _pieces(p), strict=True):
+    for x, y in zip(_blocks(common, c), _blocks(common, p), strict=True):
         found = cojoined(found, comoments(x, y))
     return found
 
@@ -281,13 +285,8 @@ def _count(true: npt.NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(true))
 
 
-def _pieces(a: _Floats) -> Iterator[_Floats]:
-    """The values in order, a cacheful at a time."""
-    flat = a.ravel()
-    return (flat[i : i + _PIECE] for i in range(0, flat.size, _PIECE))
-
-
-def _rows(a: _Floats) -> Iterator[tuple[slice, _Floats]]:
-    """Whole rows of [n_mat, n_cols], about a cacheful at a time."""
+def _blocks(rows: npt.NDArray[np.intp], a: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """The rows of [n_mat, n_cols], some at a time: about what a core's cache holds."""
     step = max(1, _PIECE // a.shape[1])
-    return ((slice(i, i + step), a[i : i + step]) for i in range(0, len(a), step))
+    for i in range(0, rows.size, step):
+        yield a[i : i + step] if rows.size == len(a) else a[rows[i : i + step]]
