@@ -157,7 +157,8 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
     if groups:
         types = " and ".join(target.name for (target,) in groups) + (" need" if len(groups) > 1 else " needs")
         names = _some([name for group in groups.values() for name in group])
-        content = [t.name for t in TYPES if _made_everywhere(t) and not needs_importance(t, facts.file_type, "")]
+        reader = "ik" if facts.file_type.family == "ik" else "mainline"
+        content = [t.name for t in TYPES if _is_made_for(t, reader) and not needs_importance(t, facts.file_type, "")]
         others = f"a type that needs none: {', '.join(sorted(content, key=str.lower))}"
         if facts.importances is None:
             yield f"{types} an importance matrix ({names}): give one with --imatrix, or choose {others}"
@@ -166,9 +167,11 @@ def _importances(plan: Plan, facts: Facts) -> Iterable[str]:
     yield from _misfits(plan, facts.importances)
 
 
-def _made_everywhere(t: QuantType) -> bool:
-    """Whether it is a block type that llama.cpp reads, too."""
-    return t.is_target and t.kind == "quant" and t.runtime != "ik"
+def _is_made_for(t: QuantType, reader: str) -> bool:
+    """Whether it is a block type that this project reads and that can be made here."""
+    from gguftool.codecs.dispatch import can_encode
+
+    return t.is_target and t.kind == "quant" and t.runtime in ("both", reader) and can_encode(t)
 
 
 def _misfits(plan: Plan, importances: Importances | None) -> Iterable[str]:
