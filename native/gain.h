@@ -40,16 +40,21 @@ static const int *gt_scale_offsets(int id) {
     case 23:
     case 41: /* q1_0, q2_0 */
     case 42:
+    case 133: /* q6_0 */
     case 137: /* iq2_k, iq3_k, iq4_k, iq5_k, iq6_k */
     case 138:
     case 139:
     case 140:
     case 141:
-    case 144: /* iq4_ks, iq2_ks, iq4_kss, iq5_ks, iq3_ks, iq2_kl */
+    case 144: /* iq4_ks, iq2_ks, iq4_kss, iq5_ks */
     case 145:
     case 146:
     case 152:
-    case 156:
+    case 153: /* iq2_kt, iq3_kt, iq4_kt, iq1_kt */
+    case 154:
+    case 155:
+    case 158:
+    case 156: /* iq3_ks, iq2_kl */
     case 157: return first;
     case GT_IQ1_M: return iq1_m;
     case 34: return tq1_0;

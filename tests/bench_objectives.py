@@ -4,6 +4,7 @@
 
 Every file is ``--pure`` but for its embedding and output (Q8_0, so that they do not hide the type), with the
 importance matrix, on the dense and on the mixture-of-experts model of ../shared; the peer's file has the same types.
+libllama knows no ik types: their files are decoded to F32, and the ratios are to the first objective.
 The defaults in ``gguftool.codecs.dispatch`` come from this table.
 """
 
@@ -13,7 +14,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from support_peer import peer_quantize
+from support_kld import decoded
+from support_peer import FTYPES, peer_quantize
 
 import gguftool
 from gguftool.codecs.dispatch import OBJECTIVES
@@ -43,17 +45,21 @@ def main() -> None:
                 def kld(path: Path = out, base: Path = model) -> float:
                     return divergence(path, base, text, chunks=options.chunks, threads=options.threads).kld.value
 
-                peer_quantize(model, out, file_type, imatrix=imatrix, pure=True)
-                theirs = kld()
+                theirs = None
+                if file_type in FTYPES:
+                    peer_quantize(model, out, file_type, imatrix=imatrix, pure=True)
+                    theirs = kld()
+                peers = f"{theirs:.6f}" if theirs else "-"
                 cells = []
                 for objective in OBJECTIVES:
                     gguftool.quantize(
                         model, out, file_type, imatrix=imatrix, pure=True, objective=objective,
                         output_tensor_type="q8_0", token_embedding_type="q8_0", effort=options.effort, force=True,
                     )  # fmt: skip
-                    ours = kld()
+                    ours = kld(out if file_type in FTYPES else decoded(out))
+                    theirs = theirs or ours
                     cells.append(f"{ours:.6f} ({ours / theirs:.3f})")
-            print(f"| {name} | {file_type} | {theirs:.6f} | {' | '.join(cells)} |", flush=True)
+            print(f"| {name} | {file_type} | {peers} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -59,10 +59,11 @@ SCALES: dict[str, tuple[int, ...]] = {
     "tq1_0": (52,),
     "tq2_0": (64,),
 }
-_FIRST = ("iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs", "q1_0", "q2_0")
+_FIRST = ("iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs", "q1_0", "q2_0", "q6_0")
 SCALES |= dict.fromkeys((*_FIRST, "iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k"), (0,))
 #: Their rows begin with the scale.
 SCALES |= dict.fromkeys(("iq4_ks", "iq2_ks", "iq4_kss", "iq5_ks", "iq3_ks", "iq2_kl"), (0,))
+SCALES |= dict.fromkeys(("iq1_kt", "iq2_kt", "iq3_kt", "iq4_kt"), (0,))
 MAX_GAIN = 1.4375
 
 

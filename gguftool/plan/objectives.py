@@ -23,6 +23,19 @@ mixture-of-experts model of the tests ("roles": as here, but ffn_down too with i
     IQ4_NL    0.955     0.958   0.948    0.949
     =======  =======  ========  =====  =======
 
+The ik types likewise, KL divergence over that of objective "imatrix" (libllama has none of these types), 16 chunks:
+
+    =======  ========  =====  =====
+    TYPE     unbiased  ref    as here
+    =======  ========  =====  =====
+    IQ2_KL      0.878  0.975  0.872
+    IQ3_K       0.946  0.935  0.938
+    IQ4_KSS     0.977  1.002  0.977
+    IQ4_KS      0.997  1.029  0.993
+    IQ4_K       0.988  1.042  0.985
+    IQ5_K       0.989  0.957  0.991
+    =======  ========  =====  =====
+
 Ternary types keep the plain fit: they are for models that were trained so, which it stores exactly.
 """
 

@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from support_golden import GRIDS, IK_K, IK_KS, IQ4, KQUANTS, scale_values, set_scales
+from support_golden import GRIDS, IK_K, IK_KS, IK_KT, IQ4, KQUANTS, scale_values, set_scales
 
 from gguftool.codecs import dispatch, jit
 from gguftool.format.quanttypes import type_by_name
 
-SOUGHT = (*KQUANTS, *IQ4, *IK_K, *IK_KS, *GRIDS, "tq1_0", "tq2_0", "q2_0")
+SOUGHT = (*KQUANTS, *IQ4, *IK_K, *IK_KS, *IK_KT, *GRIDS, "tq1_0", "tq2_0", "q2_0", "q6_0")
 TYPES = tuple(name for name in SOUGHT if dispatch.can_encode(type_by_name(name)))
 IN_NUMBA = tuple(name for name in TYPES if jit.codecs()[type_by_name(name).id].encodes)
 

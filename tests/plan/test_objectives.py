@@ -23,6 +23,8 @@ from gguftool.plan.objectives import objective_for
         ("blk.3.attn_output.weight", "q3_K", "imatrix"),
         ("blk.3.attn_v.weight", "q6_K", "imatrix"),
         ("blk.3.ffn_gate.weight", "q4_K", "imatrix"),
+        ("blk.3.ffn_gate.weight", "iq4_kss", "unbiased"),
+        ("blk.3.ffn_down.weight", "iq4_ks", "imatrix"),
     ],
 )
 def test_small_types_keep_their_gain_but_for_linear_outputs(name: str, kind: str, objective: str) -> None:
