@@ -115,7 +115,11 @@ def _cuts(move: Move) -> Iterable[str]:
         if piece.rows is None and piece.columns is None:
             continue
         woven = source.rows_interleaved
-        if source.tensor_trailer or any(edge % woven for run in piece.rows or () for edge in run):
+        if (
+            source.kind == "unknown"
+            or source.tensor_trailer
+            or any(edge % woven for run in piece.rows or () for edge in run)
+        ):
             yield f"{move.name}: {piece.source.name} ({source.name}) cannot be cut at these rows"
         elif woven > 1 and piece.columns is not None:
             yield f"{move.name}: {piece.source.name} ({source.name}) cannot be cut at columns: {why_woven(source)}"

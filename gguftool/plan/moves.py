@@ -104,11 +104,10 @@ class Piece:
 
     @property
     def cuts_blocks(self) -> bool:
-        """Whether the kept columns cannot be had by moving whole blocks: they must be decoded."""
-        kind = self.source.type
-        if self.columns is None:
-            return False
-        return kind.row_header > 0 or any(edge % kind.block_size for run in self.columns for edge in run)
+        """Whether the kept columns cannot be had by moving whole blocks, the head of the row with them: they must be
+        decoded."""
+        size = self.source.type.block_size
+        return any(edge % size for run in self.columns or () for edge in run)
 
     def unpacks_to(self, target: QuantType) -> bool:
         """Whether whole interleaved rows become the same rows of their plain type: no value changes."""

@@ -135,13 +135,16 @@ def _convert(
 
 
 def _gather(piece: Piece, source: Bytes, out: Bytes) -> None:
-    """Moves the blocks of the kept columns together; [n_rows, bytes of a row] each."""
+    """Moves the blocks of the kept columns together, behind the head of their row; [n_rows, bytes of a row] each."""
     kind = piece.source.type
-    put = 0
+    put = kind.row_header
+    out[:, :put] = source[:, :put]
     for start, stop in piece.columns or ():
-        low, high = (edge // kind.block_size * kind.block_bytes for edge in (start, stop))
+        low, high = (kind.row_header + edge // kind.block_size * kind.block_bytes for edge in (start, stop))
         out[:, put : put + high - low] = source[:, low:high]
         put += high - low
+    if kind.name == "q8_KV":  # whose head is the scale and the sum of the values
+        out[:, 4:8] = out[:, 8:].view(np.int8).sum(axis=1, dtype="<i4")[:, None].view(np.uint8)
 
 
 def _done(task: Task, piece: Piece, sums: ErrorSums | None, weights: Weights | None) -> Done:

@@ -200,6 +200,7 @@ def test_pieces_know_their_rows() -> None:
     assert not piece.cuts_blocks
     assert replace(piece, source=replace(origin, type=Q8_0)).cuts_blocks is False
     assert replace(piece, source=replace(origin, type=Q4_K)).cuts_blocks is True
+    assert replace(piece, source=replace(origin, type=type_by_name("q8_KV"))).cuts_blocks is False
 
 
 def test_an_unknown_type_is_one_whole_piece() -> None:

@@ -170,6 +170,23 @@ def test_cutting_inside_blocks_quantizes_again(tmp_path: Path) -> None:
         assert model.read(model.tensor("token_embd.weight")) == encode(want, "q8_0").tobytes()
 
 
+@pytest.mark.parametrize("kind", ["iq4_kss", "iq3_ks", "iq2_kl", "iq4_kt", "q8_KV", "iq5_k"])
+def test_whole_blocks_take_the_head_of_their_row_along(tmp_path: Path, kind: str) -> None:
+    path = write_model(tmp_path / "m.gguf", width=1024, n_layer=1)
+    t = type_by_name(kind)
+    moves = tuple(replace(m, type=t) if m.name == "token_embd.weight" else m for m in planned(path).moves)
+    execute(replace(planned(path), moves=moves), tmp_path / "q.gguf")
+    plan, move = cut(tmp_path / "q.gguf", rows=((3, 40),), columns=((0, 256), (512, 768)))
+    assert move.copied and not move.pieces[0].cuts_blocks
+    execute(plan, tmp_path / "out.gguf")
+    with open_model(tmp_path / "q.gguf") as source, open_model(tmp_path / "out.gguf") as model:
+        want = values(source, "token_embd.weight")[3:40][:, [*range(256), *range(512, 768)]]
+        assert np.array_equal(values(model, "token_embd.weight"), want)
+        stored = np.frombuffer(model.read(model.tensor("token_embd.weight")), np.uint8).reshape(37, -1)
+        if kind == "q8_KV":
+            assert np.array_equal(stored[:, 4:8].copy().view("<i4")[:, 0], stored[:, 8:].view(np.int8).sum(axis=1))
+
+
 def interrupt_after(count: int, kind: type[BaseException] = KeyboardInterrupt) -> Callable[[Progress], None]:
     calls = iter(range(1, 1 << 30))
 
