@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gguftool.verbs.calibration import build_calibration
     from gguftool.verbs.copy import copy
     from gguftool.verbs.imatrix_diff import diff_imatrices
+    from gguftool.verbs.imatrix_files import convert_imatrix, merge_imatrices
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
     from gguftool.verbs.quantize import quantize
@@ -53,6 +54,7 @@ _HOME = {
         "gguftool.verbs.calibration": "build_calibration",
         "gguftool.verbs.copy": "copy",
         "gguftool.verbs.imatrix_diff": "diff_imatrices",
+        "gguftool.verbs.imatrix_files": "convert_imatrix merge_imatrices",
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
         "gguftool.verbs.quantize": "quantize",
@@ -81,12 +83,14 @@ __all__ = [
     "ValueType",
     "__version__",
     "build_calibration",
+    "convert_imatrix",
     "copy",
     "decode",
     "diff_imatrices",
     "encode",
     "info",
     "kld",
+    "merge_imatrices",
     "open_imatrix",
     "open_model",
     "quantize",

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("gguftool.cli.info", "Show what a model file holds: metadata, tensors, bytes per type."),
     "types": ("gguftool.cli.types", "List the tensor types: size, readers, what we can do with them."),
     "stats": ("gguftool.cli.stats", "Show the statistics of an importance matrix."),
+    "imatrix": ("gguftool.cli.imatrix", "Convert, merge, compare, check and repair importance matrices."),
     "quantize": ("gguftool.cli.quantize", "Write a model with other tensor types, and fewer layers if asked."),
     "copy": ("gguftool.cli.copy", "Copy a model: join shards, prune layers, change metadata."),
     "verify": ("gguftool.cli.verify", "Check that model files are whole and that all of it decodes."),
@@ -73,6 +74,9 @@ class Commands(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         try:
             status = super().main(args, *rest, **{**more, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as trouble:
+            click.echo(trouble.format_message(), err=True)
+            sys.exit(trouble.exit_code)
         except click.UsageError as trouble:
             _complain(_misuse(trouble))
             sys.exit(trouble.exit_code)

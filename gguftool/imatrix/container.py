@@ -19,6 +19,9 @@ from gguftool.imatrix.contents import Contents, Slot, several
 from gguftool.imatrix.pages import Pages
 
 _SUMS, _COUNTS, _SIGNED, _STATS = ".in_sum2", ".counts", ".in_sum", ".stats"
+_KEYS = ("general.type", "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
+#: Says how the file itself is laid out or what its stored figures mean; goes with neither values nor provenance.
+_OF_THE_FILE = ("general.alignment", "imatrix.stats_schema")
 _MOST_COUNTS = 1 << 53
 _Groups = dict[str, dict[str, TensorInfo]]
 
@@ -43,7 +46,11 @@ def scan_gguf(pages: Pages, path: Path) -> Contents:
         chunk_size = _integer(model.metadata, "imatrix.chunk_size", warnings)
         key = "imatrix.n_layer_nextn"
         nextn_layers = _integer(model.metadata, key, warnings) if key in model.metadata else None
-    return Contents("gguf", slots, datasets, chunk_count, chunk_size, tuple(warnings), ignored, nextn_layers)
+        extra = Metadata.of(item for item in model.metadata.entries() if item[0] not in (*_KEYS, *_OF_THE_FILE))
+    figures = sum(_STATS in parts for parts in groups.values())
+    return Contents(
+        "gguf", slots, datasets, chunk_count, chunk_size, tuple(warnings), ignored, nextn_layers, extra, figures
+    )
 
 
 def _kind(path: Path, metadata: Metadata) -> list[str]:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gguftool.format.metadata import Metadata
+
+NO_METADATA = Metadata({})
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -39,7 +43,8 @@ class Contents:
     """A file's entries by name, in file order, and what it says of its making.
 
     ``chunk_size`` in tokens is None where the file does not know it. ``ignored`` names tensors that belong to no entry.
-    ``nextn_layers``: how many of the last layers predict further tokens, None where the file does not say.
+    ``nextn_layers``: how many of the last layers predict further tokens, None where the file does not say. ``extra``:
+    metadata beyond the usual, ``n_figures`` entries come with figures computed when the file was written.
     """
 
     format: str
@@ -50,6 +55,8 @@ class Contents:
     warnings: tuple[str, ...]
     ignored: tuple[str, ...] = ()
     nextn_layers: int | None = None
+    extra: Metadata = NO_METADATA
+    n_figures: int = 0
 
 
 #: Tokens per chunk where a file does not say; llama-imatrix's default.

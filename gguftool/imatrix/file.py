@@ -23,15 +23,16 @@ from gguftool.errors import ImatrixError
 from gguftool.imatrix import aliases
 from gguftool.imatrix.container import scan_gguf
 from gguftool.imatrix.contents import Contents, Slot, several
+from gguftool.imatrix.experts import experts_by_routers
 from gguftool.imatrix.legacy import scan_legacy
 from gguftool.imatrix.pages import Pages, pieces
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gguftool.format.metadata import Metadata
     from gguftool.imatrix.figures import TensorStatistics
 
-_SEE_ROUTER_INPUT = ("up_exps.weight", "gate_exps.weight", "gate_up_exps.weight")
 _ROUNDING = 1e-4  # float32 sums of a million tokens, added one by one
 
 
@@ -100,6 +101,20 @@ class Imatrix:
         return self._contents.ignored
 
     @property
+    def extra(self) -> Metadata:
+        """Metadata of the file beyond those that every importance matrix has."""
+        return self._contents.extra
+
+    @property
+    def n_figures(self) -> int:
+        """Entries that come with figures computed when the file was written; they are never used."""
+        return self._contents.n_figures
+
+    def has_signed(self, name: str) -> bool:
+        """Whether an entry has sums of x beside those of x^2."""
+        return self._slots[name].signed_at is not None
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._slots)
 
@@ -130,13 +145,14 @@ class Imatrix:
     def entry(self, name: str) -> ImatrixEntry:
         """Everything about one entry. ImatrixError for values that cannot be sums, here and in ``mean_squares``."""
         slot = self._slots[name]
-        sums = self._pages.sums(slot, 0, slot.n_values).astype(np.float64) * slot.scale
+        sums = self._pages.sums(slot, 0, slot.n_values).astype(np.float64).reshape(slot.n_mat, slot.n_cols)
+        sums *= slot.scale
+        if slot.unit_is_filler:
+            sums[slot.counts == 0] = 0
         signed = None
         if slot.signed_at is not None:
             signed = self._pages.signed(slot, 0, slot.n_values).astype(np.float64).reshape(slot.n_mat, slot.n_cols)
-        return ImatrixEntry(
-            name, slot.n_mat, slot.n_cols, sums.reshape(slot.n_mat, slot.n_cols), slot.counts.copy(), signed
-        )
+        return ImatrixEntry(name, slot.n_mat, slot.n_cols, sums, slot.counts.copy(), signed)
 
     def mean_squares(
         self, name: str, matrix: int | None = None, *, n_mat: int | None = None
@@ -199,25 +215,18 @@ class Imatrix:
         }
         return self._with(kept)
 
-    def with_experts(self, experts: Mapping[str, int]) -> Imatrix:
-        """The same file with the named entries cut into that many matrices, fillers counted as not reached."""
-        return self._with({name: self._split(slot, experts.get(name, 0)) for name, slot in self._slots.items()})
+    def with_experts(self, experts: Mapping[str, int], *, keep_fillers: bool = False) -> Imatrix:
+        """The same file with the named entries cut into that many matrices, fillers counted as not reached.
+
+        ``keep_fillers`` takes matrices that are nothing but 1 for what a model saw.
+        """
+        return self._with(
+            {name: self._split(slot, experts.get(name, 0), keep_fillers) for name, slot in self._slots.items()}
+        )
 
     def inferred_experts(self) -> dict[str, int]:
         """Entry -> number of experts where the older format does not say, from the width of the layer's router."""
-        found = {}
-        for name, slot in self._slots.items():
-            head, dot, kind = name.rpartition(".ffn_")
-            router = self._slots.get(f"{head}.ffn_gate_inp.weight")
-            if not dot or slot.n_mat > 1 or router is None or kind not in _SEE_ROUTER_INPUT:
-                continue
-            n_mat, rest = divmod(slot.n_cols, router.n_cols)
-            if n_mat > 1 and not rest:
-                found[name] = n_mat
-                down = self._slots.get(f"{head}.ffn_down_exps.weight")
-                if down is not None and down.n_mat == 1 and down.n_cols % n_mat == 0:
-                    found[down.name] = n_mat
-        return found
+        return experts_by_routers({name: self.shape(name) for name in self._slots})
 
     def check_finite(self) -> None:
         """Reads every importance once, 4 MiB at a time; ImatrixError naming tensor, matrix and column of a bad one."""
@@ -304,7 +313,7 @@ class Imatrix:
         view._sha256 = self._sha256
         return view
 
-    def _split(self, slot: Slot, n_mat: int) -> Slot:
+    def _split(self, slot: Slot, n_mat: int, keep_fillers: bool = False) -> Slot:
         """The slot cut into ``n_mat`` matrices of one count; 0 or what it has already leaves it."""
         if n_mat in (0, slot.n_mat):
             return slot
@@ -313,9 +322,11 @@ class Imatrix:
                 self.path,
                 f"'{slot.name}' has {slot.n_mat} x {slot.n_cols} values, which cannot be cut into {n_mat} matrices",
             )
+        cut = replace(slot, n_mat=n_mat, n_cols=slot.n_cols // n_mat, counts=np.repeat(slot.counts, n_mat))
+        if keep_fillers:
+            return cut
         key = (slot.name, n_mat)
         if key not in self._splits:
-            cut = replace(slot, n_mat=n_mat, n_cols=slot.n_cols // n_mat, counts=np.repeat(slot.counts, n_mat))
             self._splits[key] = replace(cut, counts=self._without_fillers(cut))
         return self._splits[key]
 
