@@ -36,7 +36,7 @@ def test_the_offline_mix(tmp_path: Path) -> None:
     corpus = (tmp_path / "calib.txt").read_text("utf-8")
     assert "tool_calls" not in corpus and '"name": "get_forecast"' in corpus
     whole = corpus + (tmp_path / "calib.holdout.txt").read_text("utf-8")
-    assert all(letters in whole for letters in ("def ", "Straße", "书", "の", "ال", "क"))
+    assert all(letters in whole for letters in ("def ", "Straße", "的", "の", "ال", "क"))
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("texts/*/*.jsonl")), ids=lambda path: path.stem)
