@@ -25,7 +25,10 @@ def command(
     threads: int | None,
     style: str,
 ) -> None:
-    """Perplexity of MODELS on a text, and with --base their KL divergence from it. Needs llama-cpp-python."""
+    """Perplexity of MODELS on a text, and with --base their KL divergence from it. Needs llama-cpp-python.
+
+    Files with types of ik_llama.cpp are decoded to F32 for it, into the folder for temporary files (TMPDIR).
+    """
     from tqdm import tqdm
 
     from gguftool.show.tables import render

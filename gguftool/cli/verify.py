@@ -35,6 +35,6 @@ def command(models: tuple[str, ...]) -> None:
         counts = f"{found.n_tensors} tensors, {found.n_decoded} decoded, {len(found.problems)} damaged"
         click.echo(f"{printable(found.path.name)}: {counts}")
         for name in found.undecoded:
-            click.echo(f"  size checked only, no decoder yet: {printable(name)}")
+            click.echo(f"  size checked only, no decoder for {printable(name)}")
     if problems:
         raise PlanError(problems)

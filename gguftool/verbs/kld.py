@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gguftool.errors import UsageError
 from gguftool.format.reader import open_model
 from gguftool.llama.perplexity import Divergence, Perplexity, divergence, perplexity
+from gguftool.verbs.quantize import quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ def kld(
 ) -> list[Measured]:
     """Figures of each GGUF on the text file: perplexity, and with ``base`` the KL divergence from it.
 
-    ``progress(model, chunk, n_chunks)`` is called after every chunk. Raises RuntimeUnavailable without
+    A model with types of ik_llama.cpp is decoded to F32 first, into the folder for temporary files, because libllama
+    does not read it. ``progress(model, chunk, n_chunks)`` is called after every chunk. RuntimeUnavailable without
     llama-cpp-python, RuntimeFailure where libllama refuses a file, UsageError for a text that is too short.
     """
     if n_ctx < 4 or (chunks is not None and chunks < 1) or threads < 1:
@@ -54,9 +58,25 @@ def kld(
                 progress(name, done, total)
 
         result: Perplexity | Divergence
-        if base is None:
-            result = perplexity(path, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
-        else:
-            result = divergence(path, base, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
+        with ExitStack() as copies:
+            run = copies.enter_context(_runnable(path))
+            if base is None:
+                result = perplexity(run, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
+            else:
+                other = copies.enter_context(_runnable(Path(base)))
+                result = divergence(run, other, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
         found.append(Measured(path, path.stat().st_size, result))
     return found
+
+
+@contextmanager
+def _runnable(path: Path) -> Iterator[Path]:
+    """The file that libllama runs: the model, or a copy in F32, kept as long as it is needed, where it has types of
+    ik_llama.cpp. PlanError where a type cannot be decoded."""
+    with open_model(path) as model:
+        foreign = any(tensor.type.runtime == "ik" for tensor in model.tensors)
+    if not foreign:
+        yield path
+        return
+    with TemporaryDirectory(prefix="gguftool-") as folder:
+        yield quantize(path, Path(folder) / path.name, "F32", allow_requantize=True, sync=False).path

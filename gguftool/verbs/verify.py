@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from gguftool.codecs.dispatch import can_decode, decode
+from gguftool.codecs.unpack import unpack_rows
+from gguftool.format.quanttypes import UNPACKABLE, QuantType, type_by_name
 from gguftool.format.reader import Model, TensorInfo, open_model
 from gguftool.format.shortened import loss
 
@@ -45,7 +48,7 @@ def verify(path: str | Path, *, progress: Callable[[str], None] | None = None) -
                 continue
             if tensor.type.kind == "int":
                 continue
-            if not can_decode(tensor.type):
+            if not (can_decode(tensor.type) or tensor.type.name in UNPACKABLE):
                 undecoded.append(f"{tensor.name} ({tensor.type.name})")
             elif (row := _first_bad_row(model, tensor)) is not None:
                 problems.append(f"tensor '{tensor.name}' ({tensor.type.name}): row {row} holds NaN or Inf")
@@ -59,11 +62,18 @@ def _first_bad_row(model: Model, tensor: TensorInfo) -> int | None:
         return None
     row_bytes = tensor.type.row_nbytes(n_cols)
     n_rows = tensor.n_elements // n_cols
-    step = max(1, _SLICE // n_cols)
+    group = tensor.type.rows_interleaved
+    step = max(1, _SLICE // n_cols // group) * group
     for first in range(0, n_rows, step):
         rows = min(step, n_rows - first)
         raw = np.frombuffer(model.read(tensor, first * row_bytes, rows * row_bytes), np.uint8)
-        finite = np.isfinite(decode(raw.reshape(rows, row_bytes), tensor.type, n_cols)).all(axis=1)
+        finite = np.isfinite(_values(raw.reshape(rows, row_bytes), tensor.type, n_cols)).all(axis=1)
         if not finite.all():
             return first + int(np.argmin(finite))
     return None
+
+
+def _values(rows: npt.NDArray[np.uint8], t: QuantType, n_cols: int) -> npt.NDArray[np.float32]:
+    if t.unpacked is not None and t.name in UNPACKABLE:
+        rows, t = unpack_rows(rows, t, n_cols), type_by_name(t.unpacked)
+    return decode(rows, t, n_cols)

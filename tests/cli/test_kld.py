@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import gguftool
 from gguftool.cli.main import cli
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -26,6 +28,16 @@ def test_json_is_plain_numbers() -> None:
     assert found["kld"] == 0 and found["same_top"] == 1
     assert found["ppl"] == pytest.approx(found["ppl_base"])
     assert found["tokens"] == 255 and found["bytes"] == Path(MODEL).stat().st_size
+
+
+def test_types_that_libllama_does_not_read_are_decoded_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "m.gguf"
+    result = gguftool.quantize(MODEL, out, "IQ6_K", effort="fast")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (found,) = json.loads(run("--format", "json", "--base", MODEL, str(out)))
+    assert (found["model"], found["bytes"]) == ("m.gguf", result.file_bytes)
+    assert 0 < found["kld"] < 0.01 and found["same_top"] > 0.9
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
 def test_the_table_shows_errors_beside_values() -> None:

@@ -88,11 +88,13 @@ def _place(path: Path, name: str) -> int:
         return [t.name for t in model.tensors].index(name)
 
 
-def test_what_was_unpacked_can_be_decoded(tmp_path: Path) -> None:
+def test_both_forms_decode_to_the_same(tmp_path: Path) -> None:
+    """Random scales are Inf or NaN in some rows."""
     path = write_woven(tmp_path / "m.gguf")
     gguftool.copy(path, tmp_path / "c.gguf", unpack=True)
-    assert len(gguftool.verify(path).undecoded) == 14
-    assert not gguftool.verify(tmp_path / "c.gguf").undecoded
+    woven, plain = gguftool.verify(path), gguftool.verify(tmp_path / "c.gguf")
+    assert plain.problems and tuple(line.replace("_r4", "") for line in woven.problems) == plain.problems
+    assert woven.undecoded == plain.undecoded == ()
 
 
 def test_layers_may_go_too(tmp_path: Path) -> None:
