@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gguftool.verbs.kld import kld
     from gguftool.verbs.quantize import quantize
     from gguftool.verbs.verify import verify
+    from gguftool.verbs.weights import weight_statistics
 
 _HOME = {
     name: module
@@ -59,6 +60,7 @@ _HOME = {
         "gguftool.verbs.kld": "kld",
         "gguftool.verbs.quantize": "quantize",
         "gguftool.verbs.verify": "verify",
+        "gguftool.verbs.weights": "weight_statistics",
     }.items()
     for name in names.split()
 }
@@ -96,6 +98,7 @@ __all__ = [
     "quantize",
     "type_by_name",
     "verify",
+    "weight_statistics",
 ]
 
 

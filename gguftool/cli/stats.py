@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
+from gguftool.cli import weights
 from gguftool.errors import UsageError
 from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics
 from gguftool.verbs.stats import Statistics, ordered, stats, upstream_stats
@@ -13,16 +15,20 @@ from gguftool.verbs.stats import Statistics, ordered, stats, upstream_stats
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gguftool.run.weights import WeightStatistics
+    from gguftool.verbs.weights import Weights
+
 _SORTS = {"kind": "kind", "layer": "layer", "name": "name"}
 _SORTS |= {figure.removesuffix("_pct").replace("_", "-"): figure for figure in FIGURES}
 _MAPS = ["sum", "min", "max", "mean", "std", "active", "entropy", "entropy-norm", "zd", "cossim"]
 
 
 @click.command("stats")
-@click.argument("file", type=click.Path(readable=False))
+@click.argument("file", type=click.Path(readable=False), required=False)
+@click.option("--model", type=click.Path(readable=False), help="A GGUF model: statistics of its weights, too or alone.")
 @click.option(
     "--sort",
-    type=click.Choice(list(_SORTS)),
+    type=click.Choice([*_SORTS, *weights.SORTS]),
     metavar="ORDER",
     help="kind (then layer: the default), layer, name or a figure.",
 )
@@ -33,10 +39,13 @@ _MAPS = ["sum", "min", "max", "mean", "std", "active", "entropy", "entropy-norm"
 @click.option("--all", "every", is_flag=True, help="Every figure, in several tables; CSV and JSON always have them.")
 @click.option("--columns", metavar="NAME,...", help="Only these columns, named as in CSV.")
 @click.option("-v", "--verbose", is_flag=True, help="Also name the tensors of the file that belong to no entry.")
+@click.option("--threads", metavar="N", help="Threads for the weights; all cores by default.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this file (.png, .svg, .pdf).")
 @click.option("--plot-of", type=click.Choice(_MAPS), default="mean", show_default=True, help="What it maps.")
 def command(
-    file: str,
+    file: str | None,
+    model: str | None,
+    threads: str | None,
     sort: str | None,
     style: str,
     compat: str | None,
@@ -48,7 +57,7 @@ def command(
     every: bool,
     columns: str | None,
 ) -> None:
-    """Statistics of the importance matrix in FILE, .dat or .gguf. No model is needed.
+    """Statistics of the importance matrix in FILE, .dat or .gguf, and of the weights of a --model. Either will do.
 
     Per tensor: sum, minimum, maximum, mean and standard deviation of the mean squared activations of its input
     channels; the percentage of channels above 1e-5; the entropy of their shares in bits and in percent of the greatest
@@ -63,11 +72,18 @@ def command(
     before, 0 where there is none, float32 arithmetic.
     """  # fmt: skip
     if compat:
-        if sort or plot or every or columns:
-            raise UsageError("--compat upstream has upstream's order and columns, and no chart: leave the others out")
+        if file is None or model or sort or plot or every or columns:
+            raise UsageError(
+                "--compat upstream takes a FILE, and has upstream's order and columns, no chart: leave the others out"
+            )
         _compat(file, style, layers, tensors)
         return
-    chosen = _chosen(columns, every)
+    view = _View(sort or "kind", style, layers, every, _chosen(columns, every))
+    if file is None:
+        _weights_alone(model, view, tensors, threads, bool(plot or every or columns))
+        return
+    if view.order in weights.SORTS and model is None:
+        raise UsageError(f"--sort {view.order} orders weights: name a --model")
     found = stats(file, tensors=tensors)
     for line in found.warnings:
         click.echo(f"gguftool: warning: {file}: {line}", err=True)
@@ -78,7 +94,28 @@ def command(
         from gguftool.show.charts import imatrix_chart, save
 
         save(imatrix_chart(found.tensors, _SORTS[plot_of], found.path.name), plot)
-    _show(found, ordered(found.tensors, _SORTS[sort or "kind"]), style, layers, every, chosen)
+    _show(found, weights.measured(model, tensors, threads) if model else None, view)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """How tables are wanted."""
+
+    order: str
+    style: str
+    layers: bool | None
+    every: bool
+    chosen: list[str]
+
+
+def _weights_alone(model: str | None, view: _View, tensors: str | None, threads: str | None, more: bool) -> None:
+    if model is None:
+        raise UsageError("name an importance matrix, or a --model, or both")
+    if more:
+        raise UsageError("--plot, --all and --columns are for an importance matrix: name one")
+    found = weights.measured(model, tensors, threads)
+    by = weights.SORTS.get(view.order) or _SORTS[view.order]
+    weights.show(found, ordered(found.by_tensor, by, weights.FIGURES), view.style, view.layers)
 
 
 def _chosen(columns: str | None, every: bool) -> list[str]:
@@ -93,27 +130,47 @@ def _chosen(columns: str | None, every: bool) -> list[str]:
     return names
 
 
-def _show(
-    found: Statistics, rows: Sequence[TensorStatistics], style: str, layers: bool | None, every: bool, chosen: list[str]
-) -> None:
-    from gguftool.show.figures import layer_tables, tensor_tables, whole_table
+def _show(found: Statistics, measured: Weights | None, view: _View) -> None:
+    from gguftool.show.figures import layer_tables, tensor_tables
     from gguftool.show.tables import render
 
-    if style == "json":
-        click.echo(_json(found, rows, layers, chosen))
+    rows = ordered(found.tensors, _SORTS.get(view.order, "kind"))
+    if view.style == "json":
+        click.echo(_json(found, rows, measured, view))
         return
-    if style == "csv":
-        whole = whole_table(found.layers, LayerStatistics) if layers else whole_table(rows, TensorStatistics, chosen)
-        click.echo(render(whole.columns, whole.cells, "csv"))
+    if view.style == "csv":
+        click.echo(_csv(found, rows, measured, view))
         return
     for line in _headline(found):
         click.echo(line)
-    tables = tensor_tables(rows, every=every, chosen=chosen)
-    if layers is not False and found.layers:
-        tables += layer_tables(found.layers, every=every)
+    tables = tensor_tables(rows, every=view.every, chosen=view.chosen)
+    if view.layers is not False and found.layers:
+        tables += layer_tables(found.layers, every=view.every)
     for table in tables:
         click.echo(f"\n{table.title}\n" if table.title else "")
-        click.echo(render(table.columns, table.cells, style))
+        click.echo(render(table.columns, table.cells, view.style))
+    if measured:
+        click.echo("")
+        weights.show(measured, _weight_rows(measured, view), view.style, view.layers)
+
+
+def _weight_rows(measured: Weights, view: _View) -> list[WeightStatistics]:
+    return ordered(measured.by_tensor, weights.SORTS.get(view.order, "kind"), weights.FIGURES)
+
+
+def _csv(found: Statistics, rows: Sequence[TensorStatistics], measured: Weights | None, view: _View) -> str:
+    from gguftool.show.figures import whole_table, with_weights
+    from gguftool.show.tables import render
+
+    if view.layers:
+        table = whole_table(found.layers, LayerStatistics)
+        if measured:
+            table = with_weights(table, measured.by_layer, ["stack", "layer"])
+    else:
+        table = whole_table(rows, TensorStatistics, view.chosen)
+        if measured:
+            table = with_weights(table, measured.by_tensor, ["name"])
+    return render(table.columns, table.cells, "csv")
 
 
 def _headline(found: Statistics) -> list[str]:
@@ -139,14 +196,14 @@ def _headline(found: Statistics) -> list[str]:
     return lines
 
 
-def _json(found: Statistics, rows: Sequence[TensorStatistics], layers: bool | None, chosen: list[str]) -> str:
+def _json(found: Statistics, rows: Sequence[TensorStatistics], measured: Weights | None, view: _View) -> str:
     import json
 
     from gguftool.show.figures import whole_table
     from gguftool.show.tables import render
 
-    tensors, by_layer = whole_table(rows, TensorStatistics, chosen), whole_table(found.layers, LayerStatistics)
-    document = {
+    tensors, by_layer = whole_table(rows, TensorStatistics, view.chosen), whole_table(found.layers, LayerStatistics)
+    document: dict[str, object] = {
         "file": str(found.path),
         "format": found.format,
         "datasets": list(found.datasets),
@@ -157,8 +214,11 @@ def _json(found: Statistics, rows: Sequence[TensorStatistics], layers: bool | No
         "unreached": found.unreached,
         "tensors": json.loads(render(tensors.columns, tensors.cells, "json")),
     }
-    if layers is not False:
+    if view.layers is not False:
         document["layers"] = json.loads(render(by_layer.columns, by_layer.cells, "json"))
+    if measured:
+        document |= {"model": str(measured.path)}
+        document |= weights.document(measured, _weight_rows(measured, view), view.layers)
     return json.dumps(document, indent=2)
 
 

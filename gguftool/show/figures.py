@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gguftool.errors import UsageError
 from gguftool.imatrix.figures import LayerStatistics, TensorStatistics, columns
 from gguftool.show.tables import Column
 
-Rows = Sequence[TensorStatistics] | Sequence[LayerStatistics]
+if TYPE_CHECKING:
+    from gguftool.run.weights import LayerWeights, WeightStatistics
+
+Rows = Sequence[Any]
 
 _TENSOR_HEADS = {
     "n_mat": ("experts", ""), "n_reached": ("reached", ""), "n_cols": ("channels", ""), "n": ("N", ""),
@@ -35,6 +38,13 @@ _LAYER_HEADS = {
     "gain": ("gain", ".4f"), "u_cossim_pooled": ("u cossim", ".4f"), "u_pearson_pooled": ("u pearson", ".4f"),
     "u_covariance": ("u covariance", ".4g"), "u_l2": ("u L2", ".4g"), "l2_noise": ("L2 noise", ".4g"),
 }  # fmt: skip
+_WEIGHT_HEADS = {
+    "n": ("weights", ","), "mean": ("mean", ".3g"), "std": ("std", ".4g"), "min": ("min", ".4g"), "max": ("max", ".4g"),
+    "abs_max": ("|max|", ".4g"), "skewness": ("skewness", ".3f"), "kurtosis": ("kurtosis", ".3f"),
+    "zero_pct": ("zeros %", ".2f"), "zd_weight": ("ZD", ".5f"),
+}  # fmt: skip
+_WEIGHTS = "type n mean std min max abs_max skewness kurtosis zero_pct zd_weight"
+_LAYER_WEIGHTS = "tensors n mean std skewness kurtosis zero_pct zd_weight rank"
 
 #: What a table shows by default, and the groups that --all shows one after another.
 _PLAIN = "n_mat n_reached tokens n sum min max mean std active_pct entropy entropy_norm_pct zd_pct cossim distance"
@@ -63,7 +73,7 @@ class Table:
     title: str = ""
 
 
-def whole_table(rows: Rows, kind: type[TensorStatistics] | type[LayerStatistics], chosen: Sequence[str] = ()) -> Table:
+def whole_table(rows: Rows, kind: type[Any], chosen: Sequence[str] = ()) -> Table:
     """Every column, for programs; or a name, a kind, a layer and the chosen ones."""
     names = columns(kind)
     if chosen:
@@ -93,6 +103,31 @@ def layer_tables(rows: Sequence[LayerStatistics], *, every: bool = False) -> lis
     if every:
         groups = {title: [key for key in keys if not _missing(rows, key)] for title, keys in groups.items()}
     return [_table(rows, places, keys, _LAYER_HEADS, title) for title, keys in groups.items() if keys]
+
+
+def weight_tables(rows: Sequence[WeightStatistics], layers: Sequence[LayerWeights]) -> list[Table]:
+    """What a reader sees of a model's weights: tensors, then layers if there are any."""
+    tables = [_table(rows, ["kind", "layer"], _WEIGHTS.split(), _WEIGHT_HEADS, "")]
+    if layers:
+        places = ["stack", "layer"] if len({row.stack for row in layers}) > 1 else ["layer"]
+        tables.append(_table(layers, places, _LAYER_WEIGHTS.split(), _WEIGHT_HEADS, ""))
+    return tables
+
+
+def with_weights(table: Table, rows: Sequence[Any], keys: Sequence[str]) -> Table:
+    """The table with the figures of the weights of the same tensor or layer, as ``keys`` tell them, in further columns.
+
+    They are named w_mean ...; only zd_weight and rank keep their names. Empty where the model has nothing to match.
+    """
+    figures = [name for name in columns(type(rows[0])) if name in _WEIGHT_HEADS or name == "rank"] if rows else []
+    found = {tuple(getattr(row, key) for key in keys): row for row in rows}
+    at = [[column.name for column in table.columns].index(key) for key in keys]
+    names = [name if name in ("zd_weight", "rank") else f"w_{name}" for name in figures]
+    cells = [
+        [*row, *(getattr(found.get(tuple(row[i] for i in at)), figure, None) for figure in figures)]
+        for row in table.cells
+    ]
+    return Table([*table.columns, *map(Column, names)], cells)
 
 
 def check_columns(names: Sequence[str]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from gguftool.errors import UsageError
 from gguftool.imatrix.contents import CHUNK_SIZE
@@ -57,7 +58,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
     ``tensors`` is a regular expression, searched in the names: only those entries count. ImatrixError for a file or
     values that are wrong, UsageError for an expression that is none.
     """
-    wanted = _wanted(tensors)
+    wanted = pattern(tensors)
     with open_imatrix(path) as stored:
         experts = stored.inferred_experts()
         imatrix = stored.with_experts(experts)
@@ -85,7 +86,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
 
 def upstream_stats(path: str | Path, *, tensors: str | None = None) -> UpstreamStatistics:
     """What ``llama-imatrix --show-statistics`` computes, digit for digit; arguments and errors as for ``stats``."""
-    wanted = _wanted(tensors)
+    wanted = pattern(tensors)
     with open_imatrix(path) as imatrix:
         found, empty = upstream_tensors(imatrix)
         rows = [row for row in found if wanted(row.name)]
@@ -93,36 +94,53 @@ def upstream_stats(path: str | Path, *, tensors: str | None = None) -> UpstreamS
         return UpstreamStatistics(imatrix.path, tuple(rows), tuple(upstream_layers(rows)), tuple(warnings))
 
 
-def ordered(tensors: Iterable[TensorStatistics], by: str) -> list[TensorStatistics]:
-    """The rows by "kind" (and layer), "layer" (and kind), "name", or by a figure, falling, within each kind.
+class Placed(Protocol):
+    """A row of statistics of a tensor."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def stack(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=Placed)
+
+
+def ordered(rows: Iterable[_Row], by: str, figures: Sequence[str] = FIGURES) -> list[_Row]:
+    """The rows by "kind" (and layer: as they come), "layer" (and kind), "name", or a figure, falling, within each kind.
 
     Tensors of different kinds see inputs of different widths and scales, so figures never mix kinds. Undefined is last.
     """
-    rows = list(tensors)
+    rows = list(rows)
     if by == "kind":
         return rows
     if by == "name":
         return sorted(rows, key=lambda row: row.name)
     if by == "layer":
         return sorted(rows, key=lambda row: (row.layer is None, row.stack, row.layer or 0, row.kind))
-    if by not in FIGURES:
-        raise UsageError(f"'{by}' is no order of statistics: kind, layer, name, {', '.join(FIGURES)}")
+    if by not in figures:
+        raise UsageError(f"'{by}' is no order of these statistics: kind, layer, name, {', '.join(figures)}")
 
-    def key(row: TensorStatistics) -> tuple[bool, str, bool, float]:
+    def key(row: _Row) -> tuple[bool, str, bool, float]:
         value = getattr(row, by)
         return row.layer is None, row.kind, value != value, -value
 
     return sorted(rows, key=key)
 
 
-def _wanted(expression: str | None) -> Callable[[str], bool]:
+def pattern(expression: str | None) -> Callable[[str], bool]:
+    """Whether a name contains a match; any does without an expression. UsageError for one that is none."""
     if expression is None:
         return lambda name: True
     try:
-        pattern = re.compile(expression)
+        compiled = re.compile(expression)
     except re.error as trouble:
         raise UsageError(f"'{expression}' is no regular expression: {trouble}") from None
-    return lambda name: pattern.search(name) is not None
+    return lambda name: compiled.search(name) is not None
 
 
 def _tokens(imatrix: Imatrix) -> int | None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support_imatrix import F32, VECTORS, as_dat, dat, floats, imatrix_gguf
+from support_gguf import u32
+from support_imatrix import F32, VECTORS, as_dat, dat, floats, imatrix_gguf, keys
+from support_models import shapes, write_imatrix, write_model
 
 from gguftool.cli.main import cli
+from gguftool.imatrix.figures import LayerStatistics, TensorStatistics, columns
 
 
 def run(*args: object) -> Result:
@@ -146,6 +149,88 @@ def test_trouble_is_one_line(tmp_path: Path) -> None:
         assert done.stderr.startswith(f"gguftool: {path}: ")
     assert run(tmp_path / "none").exit_code == 1
     assert run(tmp_path).exit_code == 1
+
+
+def test_all_shows_every_figure_there_is(file: Path) -> None:
+    text = run(file, "--all").stdout
+    for head in ("skewness", "expert median", "pearson", "gain", "sum of inputs", "pooled cossim", "back"):
+        assert head in text
+    assert "u cossim" not in text, "no signed sums, no columns of them"
+    assert run(file, "--all", "--columns", "sum").exit_code == 2
+
+
+def test_chosen_columns(file: Path) -> None:
+    done = run(file, "--columns", "gain,kurtosis", "--no-layers", "--sort", "kurtosis")
+    assert done.stdout.splitlines()[4].split() == ["kind", "layer", "gain", "kurtosis"]
+    assert done.stdout.splitlines()[6].split()[:2] == ["attn_q", "1"]
+    assert run(file, "--columns", "gain", "--format", "csv").stdout.splitlines()[0] == "name,layer,kind,gain"
+    done = run(file, "--columns", "gian")
+    assert done.exit_code == 2 and "'gian' is no column of statistics: name, layer," in done.stderr
+
+
+def test_json_and_csv_have_every_column(file: Path) -> None:
+    found = json.loads(run(file, "--format", "json").stdout)
+    assert tuple(found["tensors"][0]) == columns(TensorStatistics)
+    assert tuple(found["layers"][0]) == columns(LayerStatistics)
+    heads = [run(file, "--format", "csv", *more).stdout.splitlines()[0] for more in ((), ("--layers",))]
+    assert heads == [",".join(columns(kind)) for kind in (TensorStatistics, LayerStatistics)]
+
+
+def test_gaps_are_told_and_nothing_is_withheld(tmp_path: Path) -> None:
+    path = tmp_path / "gap.imatrix"
+    path.write_bytes(imatrix_gguf([(f"blk.{i}.a.weight", [1, i + 1], [1]) for i in (0, 1, 4, 5, 7)]))
+    done = run(path)
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 18
+    first, second = done.stderr.splitlines()
+    assert "blk.2 to 3: no entry" in first and "blk.6: no entry" in second
+    assert run(path, "--tensor", "blk.[05]").stderr == done.stderr
+
+
+def test_next_token_layers_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "mtp.imatrix"
+    path.write_bytes(
+        imatrix_gguf(
+            [(f"blk.{i}.a.weight", [1, i + 1], [1]) for i in range(3)], [*keys(), ("imatrix.n_layer_nextn", u32(1))]
+        )
+    )
+    lines = run(path).stdout.splitlines()
+    assert lines[3].split()[:3] == ["kind", "layer", "mtp"] and lines[7].split()[:3] == ["a", "2", "0"]
+    assert lines[7].split()[-1] == "-" and lines[9].split()[:2] == ["layer", "mtp"]
+
+
+def test_weights_of_a_model_alone_and_beside(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m.gguf", n_layer=2)
+    done = run("--model", model)
+    assert done.exit_code == 0 and "weights in 21 tensors" in done.stdout and "small ZD is important" in done.stdout
+    assert done.stdout.splitlines()[-1].split()[-1] in "12"
+    alone = json.loads(run("--model", model, "--format", "json", "--sort", "zd-weight").stdout)
+    queries = [row["zd_weight"] for row in alone["weights"] if row["kind"] == "attn_q"]
+    assert queries == sorted(queries, reverse=True) and len(alone["weight_layers"]) == 2
+    matrix = write_imatrix(tmp_path / "m.imatrix", shapes(2, 256, 512, 64))
+    both = json.loads(run(matrix, "--model", model, "--format", "json").stdout)
+    assert both["layers"] and both["weights"] == json.loads(run("--model", model, "--format", "json").stdout)["weights"]
+    rows = list(csv.DictReader(io.StringIO(run(matrix, "--model", model, "--format", "csv").stdout)))
+    by_name = {row["name"]: row for row in both["weights"]}
+    assert all(float(row["zd_weight"]) == by_name[row["name"]]["zd_weight"] for row in rows)
+    layers = list(csv.DictReader(io.StringIO(run(matrix, "--model", model, "--format", "csv", "--layers").stdout)))
+    assert [row["rank"] for row in layers] == [str(row["rank"]) for row in both["weight_layers"]]
+    assert run(matrix, "--model", model).stdout.count("cossim") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name an importance matrix, or a --model, or both"),
+        (("--model", "{model}", "--all"), "are for an importance matrix"),
+        (("--model", "{model}", "--sort", "gain"), "'gain' is no order of these statistics"),
+        (("{file}", "--sort", "zd-weight"), "name a --model"),
+        (("{file}", "--model", "{model}", "--compat", "upstream"), "leave the others out"),
+    ],
+)
+def test_misuse(file: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    model = write_model(tmp_path / "m.gguf", n_layer=1)
+    done = run(*(word.format(file=file, model=model) for word in words))
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_plot(file: Path, tmp_path: Path) -> None:
