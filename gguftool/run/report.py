@@ -16,7 +16,8 @@ from gguftool.run.journal import Done
 
 @dataclass(frozen=True, slots=True)
 class TensorRow:
-    """One tensor of a finished run. Errors are None where bytes were copied or no errors were asked for.
+    """One tensor of a finished run. ``wanted`` is the type that did not fit the rows, ``replaces`` the one that
+    llama.cpp does not read. Errors are None where bytes were copied or no errors were asked for.
 
     ``mse`` is the mean squared error, ``weighted_mse`` the mean weighted by the importances (as measured, zeros
     included), ``rel_wmse`` the weighted error over the weighted signal, ``sqnr_db`` 10 log10(signal / error).
@@ -37,6 +38,7 @@ class TensorRow:
     weighted_mse: float | None = None
     rel_wmse: float | None = None
     sqnr_db: float | None = None
+    replaces: str = ""
 
 
 def tensor_rows(plan: Plan, sums: Sequence[Done] = ()) -> tuple[TensorRow, ...]:
@@ -67,6 +69,7 @@ def _row(move: Move, done: Done) -> TensorRow:
         done.weighted_error / done.weight if measured and done.weight else None,
         done.weighted_error / done.weighted_signal if measured and done.weighted_signal else None,
         _sqnr(done) if measured else None,
+        move.replaces.name if move.replaces else "",
     )
 
 

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 class Request:
     """Everything that a run is asked for. ``recipe`` None copies every tensor as it is.
 
-    ``dst`` None takes llama-quantize's default name. ``file_order`` keeps the source's order of tensors, else they go
-    by layer and name. ``unpack`` takes interleaved rows apart. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed``
-    are the switches of ``prune_layers``. ``remarks`` are warnings from reading the request itself, ``rule_files`` the
-    files that rules were read from.
+    ``dst`` None takes llama-quantize's default name (-mainline behind the TYPE where the recipe asks for that).
+    ``file_order`` keeps the source's order of tensors, else they go by layer and name. ``unpack`` takes interleaved
+    rows apart. ``overrides`` are ``KEY=TYPE:VALUE``. ``prune_allowed`` are the switches of ``prune_layers``.
+    ``remarks`` are warnings from reading the request itself, ``rule_files`` the files that rules were read from.
     """
 
     src: Path
@@ -254,6 +254,8 @@ def layers_of(given: str | Collection[int]) -> tuple[int, ...]:
 
 def _default_name(request: Request) -> Path:
     name = request.recipe.file_type.name if request.recipe is not None else "COPY"
+    if request.recipe is not None and request.recipe.mainline:
+        name += "-mainline"  # neither that TYPE's file nor that of another
     return request.src.parent / f"ggml-model-{name}.gguf"
 
 

@@ -68,6 +68,7 @@ def test_the_difference_is_that_of_two_files(tmp_path: Path) -> None:
     assert {(wished[name], got[name]) for name in wished} == {(r.wished.name, r.type.name) for r in ours.replaced}
     assert all(got[row.name] == row.type for row in forks.rows if row.name not in wished)
     assert not forks.replaced
+    assert {row.name: row.replaces for row in ours.rows if row.replaces} == wished
     with open_model(ours.path) as made:
         assert made.metadata["general.file_type"] == 30
         assert made.metadata["gguftool.recipe"] == ["IQ4_KSS", "--compat mainline"]
@@ -198,3 +199,4 @@ def test_the_command_line_shows_the_price(tmp_path: Path) -> None:
     data = json.loads(call("quantize", model, "IQ4_KSS", "--compat", "mainline", "--dry-run", "--json").stdout)
     assert {(r["wished"], r["type"]) for r in data["replaced"]} >= {("iq4_kss", "iq4_xs")}
     assert all(r["nbytes_wished"] > 0 for r in data["replaced"])
+    assert data["output"].endswith("ggml-model-IQ4_KSS-mainline.gguf")
