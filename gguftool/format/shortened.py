@@ -66,9 +66,9 @@ def _is_hollow(tensor: TensorInfo, read: Read) -> bool:
     if any(first) or not _zeros(tensor, read, short):
         return False
     kind = tensor.type
-    unit = tensor.nbytes if kind.tensor_trailer else kind.rows_interleaved * kind.row_nbytes(tensor.shape[-1])
+    unit = kind.rows_interleaved * kind.row_nbytes(tensor.shape[-1])
     head = kind.rows_interleaved * kind.row_header
-    start = short // unit * unit
+    start = short // unit * unit if head else short - _LEAST_EVIDENCE
     kept = read(tensor, start, short - start)
     if not any(kept[head:][-_LEAST_EVIDENCE:]) or (head and not any(kept[:head])):
         return False  # zeros begin before, as in a row of zeros or of equal values
@@ -76,7 +76,7 @@ def _is_hollow(tensor: TensorInfo, read: Read) -> bool:
         values = struct.unpack(f"<{len(kept) - head}b", kept[head:])
         (stored,) = struct.unpack_from("<i", kept, _SUM_AT)
         return bool(sum(values) != stored)
-    if start:
+    if start and head:
         return any(read(tensor, start - unit + len(kept), unit - len(kept)))
     return kind.name != "q8_KV_r8"  # whose zeros stand for zero weights
 

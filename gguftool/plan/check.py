@@ -132,6 +132,7 @@ def _codecs(plan: Plan) -> Iterable[str]:
     if not any(worked(m) for m in plan.moves):
         return
     from gguftool.codecs import dispatch  # a plain copy has no use for kernels
+    from gguftool.recipe.mainline import NEAREST
 
     compiled = dispatch.backend() != "numba"
     when = "yet" if compiled else "without the compiled kernels"
@@ -144,7 +145,8 @@ def _codecs(plan: Plan) -> Iterable[str]:
         if not target.is_target:
             yield f"{target.name} is no type that a tensor can be converted to ({_some(names)})"
         elif not dispatch.can_encode(target):
-            yield f"cannot encode {target.name} {when} ({_some(names)}){remedy}"
+            near = f": {NEAREST[target.name][0]} comes nearest" if compiled and target.name in NEAREST else remedy
+            yield f"cannot encode {target.name} {when} ({_some(names)}){near}"
 
 
 def _importances(plan: Plan, facts: Facts) -> Iterable[str]:

@@ -20,7 +20,7 @@ from gguftool.format.quanttypes import TYPES, type_by_name
 from gguftool.format.reader import open_model
 from gguftool.format.shortened import hollow, shortened
 
-HEADED = [t.name for t in TYPES if t.kind == "quant" and t.row_header]
+HEADED = [t.name for t in TYPES if t.kind == "quant" and (t.row_header or t.tensor_trailer)]
 ENCODED = [name for name in HEADED if type_by_name(name).rows_interleaved == 1]
 
 
@@ -75,7 +75,7 @@ def check_told(path: Path, lost: Sequence[str], tmp_path: Path) -> None:
 
 def lost_line(name: str, kind: str, at: int, rows: int, cols: int = 256) -> str:
     t = type_by_name(kind)
-    n = t.row_header * rows
+    n = t.row_header * rows + t.tensor_trailer
     return f"tensor '{name}' ({kind}) at byte {at} has lost its last {n} of {t.nbytes((rows, cols))} bytes"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from gguftool.errors import PlanError, UsageError
 from gguftool.format.quanttypes import BY_ID, type_by_name, unknown_type
 from gguftool.format.reader import open_model
 from gguftool.format.writer import write_gguf
-from gguftool.recipe.filetypes import FILE_TYPES
+from gguftool.plan.mainline import replacements
+from gguftool.plan.moves import Plan
+from gguftool.recipe.decide import Recipe
+from gguftool.recipe.filetypes import FILE_TYPES, file_type_by_name
 
 NAMES = [t.name for t in FILE_TYPES if t.family == "ik"]
 
@@ -72,6 +76,17 @@ def test_the_difference_is_that_of_two_files(tmp_path: Path) -> None:
     with open_model(ours.path) as made:
         assert made.metadata["general.file_type"] == 30
         assert made.metadata["gguftool.recipe"] == ["IQ4_KSS", "--compat mainline"]
+
+
+def test_plans_are_data(tmp_path: Path) -> None:
+    with open_model(write_model(tmp_path / "m.gguf", n_layer=1)) as model:
+        recipe = Recipe(file_type_by_name("IQ4_KSS"), mainline=True)
+        plan = Plan.of(model).retype(recipe)
+    assert Plan.from_json(plan.to_json()) == plan
+    found = replacements(Plan.from_json(plan.to_json()))
+    assert {(r.wished.name, r.type.name) for r in found} == {("iq4_kss", "iq4_xs")}
+    forgotten = replace(plan, moves=tuple(replace(move, replaces=None, reason="") for move in plan.moves))
+    assert forgotten.hash == plan.hash and not replacements(forgotten)
 
 
 def test_tensors_without_importances_get_types_that_need_none(tmp_path: Path) -> None:
