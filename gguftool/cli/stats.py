@@ -68,6 +68,12 @@ def command(
 
     Per layer: "sum" is the total over tensors, "weighted sum" upstream's average; averages go by numbers of channels.
 
+    --all adds the shape of the distribution, experts one by one, comparisons of layers, and signed means where the file
+    has them. docs/statistics.md says what each figure means, and what it does not.
+
+    --model: distribution of the weights per tensor and layer; ZD, the share of weights more than one deviation above
+    the mean: by its paper, layers of small ZD are important.
+
     --compat upstream prints what llama-imatrix --show-statistics prints: cosines of raw sums with the layer directly
     before, 0 where there is none, float32 arithmetic.
     """  # fmt: skip

@@ -171,7 +171,7 @@ def _measured(bare: TensorStatistics, held: _Values) -> TensorStatistics:
             expert_entropy_median=float(np.median(known)),
             expert_entropy_max=float(known.max()),
         )
-    return row if held.u is None else _signed(row, held.a, held.u, rows)
+    return row if held.u is None else _signed(row, held.a, held.u, held.counts, rows)
 
 
 def _first_walk(a: _Floats, rows: npt.NDArray[np.intp]) -> tuple[Moments, _Floats, float, int]:
@@ -211,23 +211,24 @@ def _routing_entropy_pct(counts: _Counts) -> float:
     return 100.0 * max(0.0, -float((p * np.log2(p)).sum())) / math.log2(len(counts)) if p.size else _NAN
 
 
-def _signed(row: TensorStatistics, a: _Floats, u: _Floats, rows: npt.NDArray[np.intp]) -> TensorStatistics:
+def _signed(
+    row: TensorStatistics, a: _Floats, u: _Floats, counts: _Counts, rows: npt.NDArray[np.intp]
+) -> TensorStatistics:
     """The row with the figures of the signed means u of the same channels."""
-    found, variance, constant = Moments(), 0.0, 0
-    for x, y in zip(_blocks(rows, a), _blocks(rows, u), strict=True):
+    found = Moments()
+    for y in _blocks(rows, u):
         found = joined(found, moments(y))
-        spread = np.maximum(0.0, x - y * y)
+    row = replace(row, u_mean=found.mean, u_std=found.std, u_skewness=found.skewness, u_kurtosis=found.kurtosis)
+    several = np.flatnonzero(counts > 1)
+    if not several.size:
+        return row
+    variance, constant = 0.0, 0
+    for x, y, n in zip(_blocks(several, a), _blocks(several, u), _blocks(several, counts, a), strict=True):
+        spread = np.maximum(0.0, x - y * y) * (n / (n - 1))[:, None]
         variance += float(spread.sum())
         constant += _count((spread < _CONSTANT * x) & (x > 0))
-    return replace(
-        row,
-        u_mean=found.mean,
-        u_std=found.std,
-        u_skewness=found.skewness,
-        u_kurtosis=found.kurtosis,
-        variance=variance / found.n,
-        constant_pct=100.0 * constant / found.n,
-    )
+    n_values = several.size * a.shape[1]
+    return replace(row, variance=variance / n_values, constant_pct=100.0 * constant / n_values)
 
 
 def _compared(row: TensorStatistics, c: _Values, before: TensorStatistics, p: _Values) -> TensorStatistics:
@@ -268,10 +269,16 @@ def _pair(c: _Values, p: _Values, common: npt.NDArray[np.intp]) -> Pair:
 
 
 def _noise2(a: _Floats, u: _Floats, counts: _Counts, rows: npt.NDArray[np.intp]) -> float:
-    """Sum over the channels of the variance of their signed means: that of a token over the number of tokens."""
-    blocks = zip(_blocks(rows, a), _blocks(rows, u), strict=True)
-    spreads = np.concatenate([np.maximum(0.0, x - y * y).sum(axis=1) for x, y in blocks])
-    return float((spreads / counts[rows]).sum())
+    """Sum over the channels of the variance of their means: that of a token, (e - u^2) C / (C - 1), over C tokens.
+
+    One token tells no variance: its whole energy may be noise.
+    """
+    total = 0.0
+    for x, y, n in zip(_blocks(rows, a), _blocks(rows, u), _blocks(rows, counts, a), strict=True):
+        single = n == 1
+        spreads = np.where(single, x.sum(axis=1), np.maximum(0.0, x - y * y).sum(axis=1))
+        total += float((spreads / np.where(single, 1, n - 1)).sum())
+    return total
 
 
 def _cojoined(c: _Floats, p: _Floats, common: npt.NDArray[np.intp]) -> CoMoments:
@@ -285,8 +292,10 @@ def _count(true: npt.NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(true))
 
 
-def _blocks(rows: npt.NDArray[np.intp], a: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """The rows of [n_mat, n_cols], some at a time: about what a core's cache holds."""
-    step = max(1, _PIECE // a.shape[1])
+def _blocks(
+    rows: npt.NDArray[np.intp], a: npt.NDArray[Any], like: npt.NDArray[Any] | None = None
+) -> Iterator[npt.NDArray[Any]]:
+    """The rows of [n_mat, n_cols], some at a time: about what a core's cache holds, of ``like`` if that is given."""
+    step = max(1, _PIECE // (a if like is None else like).shape[1])
     for i in range(0, rows.size, step):
         yield a[i : i + step] if rows.size == len(a) else a[rows[i : i + step]]

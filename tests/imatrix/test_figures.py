@@ -99,7 +99,7 @@ def test_every_figure_is_its_definition(tmp_path: Path) -> None:
     _check_pair(row, "", c[both].ravel(), p[both].ravel())
     _check_pair(row, "u_", cu[both].ravel(), pu[both].ravel())
     assert row.gain == pytest.approx(math.sqrt(c[both].sum() / p[both].sum()))
-    noise = sum(((e - u**2) / n)[both].sum() for e, u, n in held)
+    noise = sum(((e - u**2) / (n - 1))[both].sum() for e, u, n in held)
     assert row.l2_noise == pytest.approx(math.sqrt(noise))
 
 
@@ -112,9 +112,10 @@ def _check_own(row: TensorStatistics, e: Floats, u: Floats, counts: npt.NDArray[
         assert getattr(row, f"{prefix}kurtosis") == pytest.approx((d**4).mean() / x.std() ** 4 - 3)
     assert row.zd_pct == 100 * ((e - e.mean()) / e.std() > 1).mean()
     assert row.active_rel_pct == 100 * (e > 1e-4 * np.median(e)).mean()
-    assert row.variance == pytest.approx((e - u**2).mean()) and row.constant_pct == pytest.approx(
-        100 * (e - u**2 < e / 100).mean()
-    )
+    n = counts[counts > 0][:, None]
+    variances = (e - u**2) * n / (n - 1)
+    assert row.variance == pytest.approx(variances.mean())
+    assert row.constant_pct == pytest.approx(100 * (variances < e / 100).mean())
 
     def entropy(x: Floats) -> float:
         p = x.ravel() / x.sum()
@@ -151,6 +152,26 @@ def test_layers_pool_what_tensors_compare(tmp_path: Path) -> None:
         assert getattr(row, f"{prefix}l2") == pytest.approx(np.linalg.norm(c - p), rel=1e-5)
     energy = [sum(vectors[f"blk.{layer}.{kind}.weight"][0].sum() for kind in "ab") for layer in (0, 1)]
     assert row.gain == pytest.approx(math.sqrt(energy[1] / energy[0]), rel=1e-5)
+
+
+def test_the_noise_floor_is_what_sampling_gives(tmp_path: Path) -> None:
+    """Two layers of the same true means: their distance is the floor, also of experts that saw few tokens."""
+    rng = np.random.default_rng(5)
+    counts, width = (1, 2, 3, 50), rng.lognormal(size=2000)
+    entries: list[Signed] = []
+    for layer in (0, 1):
+        tokens = [1.0 + width * rng.normal(size=(c, 2000)) for c in counts]
+        sums, totals = (np.concatenate([(t**power).sum(axis=0) for t in tokens]) for power in (2, 1))
+        entries.append((f"blk.{layer}.up_exps.weight", sums.tolist(), counts, totals.tolist()))
+    found = rows_of(tmp_path, entries)["blk.1.up_exps.weight"]
+    assert found.l2_noise == pytest.approx(found.u_l2, rel=0.1)
+    assert found.variance == pytest.approx((width**2).mean(), rel=0.1) and found.constant_pct < 8
+
+
+def test_one_token_tells_no_variance(tmp_path: Path) -> None:
+    found = rows_of(tmp_path, WORKED)["blk.1.a.weight"]
+    assert math.isnan(found.variance) and math.isnan(found.constant_pct)
+    assert found.l2_noise == pytest.approx(math.sqrt(9 + 21)) and found.u_mean == 1
 
 
 def test_undefined_comparisons(tmp_path: Path) -> None:
