@@ -34,7 +34,7 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	touch $@
 
 $(VENV)/.tested: $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install -q --config-settings=cmake.define.GGUFTOOL_WERROR=ON '.[llama,test]'
+	$(BIN)/pip install -q --config-settings=cmake.define.GGUFTOOL_WERROR=ON '.[llama,report,test]'
 	touch $@ $(VENV)/.installed
 
 clean:

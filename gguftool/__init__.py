@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gguftool.format.quanttypes import TYPES, QuantType, type_by_name
     from gguftool.format.reader import Model, TensorInfo, open_model
     from gguftool.imatrix.file import Imatrix, open_imatrix
+    from gguftool.show.report import report_page
     from gguftool.verbs.calibration import build_calibration
     from gguftool.verbs.copy import copy
     from gguftool.verbs.imatrix_diff import diff_imatrices
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
     from gguftool.verbs.quantize import quantize
+    from gguftool.verbs.report import report
     from gguftool.verbs.verify import verify
     from gguftool.verbs.weights import weight_statistics
 
@@ -52,6 +54,7 @@ _HOME = {
         "gguftool.format.quanttypes": "TYPES QuantType type_by_name",
         "gguftool.format.reader": "Model TensorInfo open_model",
         "gguftool.imatrix.file": "Imatrix open_imatrix",
+        "gguftool.show.report": "report_page",
         "gguftool.verbs.calibration": "build_calibration",
         "gguftool.verbs.copy": "copy",
         "gguftool.verbs.imatrix_diff": "diff_imatrices",
@@ -59,6 +62,7 @@ _HOME = {
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
         "gguftool.verbs.quantize": "quantize",
+        "gguftool.verbs.report": "report",
         "gguftool.verbs.verify": "verify",
         "gguftool.verbs.weights": "weight_statistics",
     }.items()
@@ -96,6 +100,8 @@ __all__ = [
     "open_imatrix",
     "open_model",
     "quantize",
+    "report",
+    "report_page",
     "type_by_name",
     "verify",
     "weight_statistics",

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "types": ("gguftool.cli.types", "List the tensor types: size, readers, what we can do with them."),
     "stats": ("gguftool.cli.stats", "Show the statistics of an importance matrix."),
     "imatrix": ("gguftool.cli.imatrix", "Convert, merge, compare, check and repair importance matrices."),
+    "report": ("gguftool.cli.report", "Write a page about an importance matrix that works offline."),
     "quantize": ("gguftool.cli.quantize", "Write a model with other tensor types, and fewer layers if asked."),
     "copy": ("gguftool.cli.copy", "Copy a model: join shards, prune layers, change metadata."),
     "verify": ("gguftool.cli.verify", "Check that model files are whole and that all of it decodes."),
