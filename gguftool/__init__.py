@@ -6,6 +6,7 @@ The public names are imported when they are first used, so that ``import gguftoo
 >>> gguftool.decode(blocks, "q4_K", n_cols)
 >>> gguftool.open_model("model.gguf").tensors
 >>> gguftool.open_imatrix("imatrix.dat").stats()
+>>> gguftool.charts.heatmap(gguftool.open_imatrix("imatrix.dat"), "entropy_norm_pct")
 >>> gguftool.quantize("in.gguf", "out.gguf", "q4_k_m", imatrix="imatrix.dat")
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gguftool import charts
     from gguftool.codecs.dispatch import decode, encode
     from gguftool.errors import (
         CodecError,
@@ -89,6 +91,7 @@ __all__ = [
     "ValueType",
     "__version__",
     "build_calibration",
+    "charts",
     "convert_imatrix",
     "copy",
     "decode",
@@ -109,14 +112,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'gguftool' has no attribute '{name}'")
     import importlib
 
+    if name == "charts":
+        return importlib.import_module("gguftool.charts")
+    if name not in _HOME:
+        raise AttributeError(f"module 'gguftool' has no attribute '{name}'")
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, "charts"})

@@ -94,3 +94,41 @@ def as_dat(entries: Sequence[Entry], chunk_size: int) -> bytes:
         ]
         rows.append((name, calls, [m * calls for part in means for m in part]))
     return dat(rows)
+
+
+def dense_entries(n_layers: int, *, hybrid: int = 0, n_embd: int = 64, n_ff: int = 96, outlier: int = 7) -> list[Entry]:
+    """Entries like those of a transformer: q, k, v share an input, gate and up do, one channel stands out everywhere.
+
+    ``hybrid`` layers in a period, the last of them attention, the others linear. Values are those of a fixed seed.
+    """
+    rng, found = np.random.default_rng(n_layers), list[Entry]()
+
+    def add(layer: int, kinds: Sequence[str], n: int, scale: float) -> None:
+        values = np.exp(rng.normal(0, 0.7, n)) * scale
+        if n == n_embd:
+            values[outlier] = 300 * scale
+        found.extend((f"blk.{layer}.{kind}.weight", values, [1000]) for kind in kinds)
+
+    for layer in range(n_layers):
+        attention = not hybrid or layer % hybrid == hybrid - 1
+        add(
+            layer, ("attn_q", "attn_k", "attn_v") if attention else ("attn_qkv", "ssm_alpha"), n_embd, 300.0 + 9 * layer
+        )
+        add(layer, ("attn_output",) if attention else ("ssm_out",), n_embd, 5.0 + layer)
+        add(layer, ("ffn_gate", "ffn_up"), n_embd, 500.0 + 9 * layer)
+        add(layer, ("ffn_down",), n_ff, 90.0 * (1000 if layer == 1 else 1))
+    return [*found, ("output.weight", np.arange(1.0, n_embd + 1), [1000])]
+
+
+def expert_entries(
+    n_layers: int, n_experts: int, *, unreached: Sequence[tuple[int, int]] = (), n: int = 16
+) -> list[Entry]:
+    """Entries of experts: gate, up and down of every layer, with token counts; ``unreached`` are (layer, expert)."""
+    rng, found = np.random.default_rng(n_experts), list[Entry]()
+    for layer in range(n_layers):
+        counts = rng.integers(5, 4000, n_experts)
+        counts[[expert for at, expert in unreached if at == layer]] = 0
+        seen, down = (np.exp(rng.normal(0, 0.7, (n_experts, n))) * counts[:, None] for _ in range(2))
+        for kind, values in (("gate", seen), ("up", seen), ("down", down)):
+            found.append((f"blk.{layer}.ffn_{kind}_exps.weight", values.ravel(), counts))
+    return found

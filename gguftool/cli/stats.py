@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gguftool.cli import weights
+from gguftool.cli.plots import plot_options, plot_stats
 from gguftool.errors import UsageError
 from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics
 from gguftool.verbs.stats import Statistics, ordered, stats, upstream_stats
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _SORTS = {"kind": "kind", "layer": "layer", "name": "name"}
 _SORTS |= {figure.removesuffix("_pct").replace("_", "-"): figure for figure in FIGURES}
-_MAPS = ["sum", "min", "max", "mean", "std", "active", "entropy", "entropy-norm", "zd", "cossim"]
 
 
 @click.command("stats")
@@ -40,8 +40,7 @@ _MAPS = ["sum", "min", "max", "mean", "std", "active", "entropy", "entropy-norm"
 @click.option("--columns", metavar="NAME,...", help="Only these columns, named as in CSV.")
 @click.option("-v", "--verbose", is_flag=True, help="Also name the tensors of the file that belong to no entry.")
 @click.option("--threads", metavar="N", help="Threads for the weights; all cores by default.")
-@click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this file (.png, .svg, .pdf).")
-@click.option("--plot-of", type=click.Choice(_MAPS), default="mean", show_default=True, help="What it maps.")
+@plot_options(list(_SORTS)[3:])
 def command(
     file: str | None,
     model: str | None,
@@ -52,7 +51,8 @@ def command(
     layers: bool | None,
     tensors: str | None,
     plot: str | None,
-    plot_of: str,
+    plot_kind: str,
+    plot_of: tuple[str, ...],
     verbose: bool,
     every: bool,
     columns: str | None,
@@ -97,9 +97,7 @@ def command(
         for name in found.ignored:
             click.echo(f"gguftool: {file}: tensor '{name}' belongs to no entry, ignored", err=True)
     if plot:
-        from gguftool.show.charts import imatrix_chart, save
-
-        save(imatrix_chart(found.tensors, _SORTS[plot_of], found.path.name), plot)
+        plot_stats(found, plot, plot_kind, [_SORTS[name] for name in plot_of])
     _show(found, weights.measured(model, tensors, threads) if model else None, view)
 
 

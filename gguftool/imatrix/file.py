@@ -269,7 +269,7 @@ class Imatrix:
         """One row of statistics per entry (``figures.TensorStatistics``), sorted by kind and layer."""
         from gguftool.imatrix.figures import TensorStatistics
 
-        return _frame(TensorStatistics, self._tensor_statistics())
+        return _frame(TensorStatistics, self._tensor_statistics(), self.path.name)
 
     def layers(self, *, distinct: bool = True) -> pd.DataFrame:
         """One row of statistics per layer (``figures.LayerStatistics``).
@@ -279,7 +279,7 @@ class Imatrix:
         from gguftool.imatrix.figures import LayerStatistics
         from gguftool.imatrix.layers import layer_statistics
 
-        return _frame(LayerStatistics, layer_statistics(self._tensor_statistics(), distinct=distinct))
+        return _frame(LayerStatistics, layer_statistics(self._tensor_statistics(), distinct=distinct), self.path.name)
 
     def _tensor_statistics(self) -> tuple[TensorStatistics, ...]:
         """Computed when they are first asked for: they are few numbers, from a walk over the whole file."""
@@ -293,7 +293,7 @@ class Imatrix:
         """One row per entry (``coverage.TensorCoverage``): matrices reached, tokens per matrix; no values are read."""
         from gguftool.imatrix.coverage import TensorCoverage, tensor_coverage
 
-        return _frame(TensorCoverage, tensor_coverage(self.with_experts(self.inferred_experts())))
+        return _frame(TensorCoverage, tensor_coverage(self.with_experts(self.inferred_experts())), self.path.name)
 
     def close(self) -> None:
         """Closes the file, for the views made of it too."""
@@ -370,9 +370,12 @@ def open_imatrix(
     return found.filtered(include, exclude) if include or exclude else found
 
 
-def _frame(kind: type[Any], rows: Sequence[Any]) -> pd.DataFrame:
+def _frame(kind: type[Any], rows: Sequence[Any], file: str) -> pd.DataFrame:
+    """The rows as a frame that names its file, for the titles of charts."""
     import pandas as pd
 
     from gguftool.imatrix.figures import columns, values
 
-    return pd.DataFrame([values(row) for row in rows], columns=list(columns(kind)))
+    frame = pd.DataFrame([values(row) for row in rows], columns=list(columns(kind)))
+    frame.attrs["file"] = file
+    return frame

@@ -39,8 +39,11 @@ def diff_imatrices(a: str | Path | Imatrix, b: str | Path | Imatrix) -> pd.DataF
     """
     import pandas as pd
 
-    rows = imatrix_difference(a, b).tensors
-    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(TensorDifference)])
+    found = imatrix_difference(a, b)
+    columns = [field.name for field in fields(TensorDifference)]
+    frame = pd.DataFrame([asdict(row) for row in found.tensors], columns=columns)
+    frame.attrs["file"] = f"{found.a.name} → {found.b.name}"  # the title of its chart
+    return frame
 
 
 def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix) -> Difference:

@@ -233,12 +233,28 @@ def test_misuse(file: Path, tmp_path: Path, words: tuple[str, ...], said: str) -
     assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_plot(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["--plot-of", "zd"], ["--plot-of", "zd", "--plot-of", "entropy"], ["--plot-kind", "heatmap"],
+        ["--plot-kind", "lines", "--plot-of", "max"], ["--plot-kind", "channels"], ["--plot-kind", "experts"],
+        ["--plot-kind", "channels", "--tensor", "blk.0.attn_q"],
+    ],
+)  # fmt: skip
+def test_plot(file: Path, tmp_path: Path, words: list[str]) -> None:
     out = tmp_path / "chart.png"
-    assert run(file, "--plot", out, "--plot-of", "zd").exit_code == 0
+    assert run(file, "--plot", out, *words).exit_code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_that_cannot_be(file: Path, tmp_path: Path) -> None:
     done = run(file, "--plot", tmp_path / "chart.xyz")
     assert done.exit_code == 2 and "ends in one of" in done.stderr
+    done = run(file, "--plot", tmp_path / "a.png", "--plot-kind", "experts", "--plot-of", "zd")
+    assert done.exit_code == 2 and "draws no statistic" in done.stderr
+    done = run(file, "--plot", tmp_path / "a.png", "--plot-kind", "experts", "--tensor", "attn")
+    assert done.exit_code == 2 and "no tensor has experts" in done.stderr
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_neither_numba_nor_pandas_nor_matplotlib_is_imported(file: Path) -> None:
