@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gguftool.verbs.copy import copy
     from gguftool.verbs.imatrix_diff import diff_imatrices
     from gguftool.verbs.imatrix_files import convert_imatrix, merge_imatrices
+    from gguftool.verbs.imatrix_repair import repair_imatrix
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
     from gguftool.verbs.quantize import quantize
@@ -61,6 +62,7 @@ _HOME = {
         "gguftool.verbs.copy": "copy",
         "gguftool.verbs.imatrix_diff": "diff_imatrices",
         "gguftool.verbs.imatrix_files": "convert_imatrix merge_imatrices",
+        "gguftool.verbs.imatrix_repair": "repair_imatrix",
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
         "gguftool.verbs.quantize": "quantize",
@@ -103,6 +105,7 @@ __all__ = [
     "open_imatrix",
     "open_model",
     "quantize",
+    "repair_imatrix",
     "report",
     "report_page",
     "type_by_name",

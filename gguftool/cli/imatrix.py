@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gguftool.cli import imatrix_look
+
 if TYPE_CHECKING:
     from gguftool.verbs.imatrix_files import Written
 
@@ -15,31 +17,25 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @click.group("imatrix", no_args_is_help=True)
 def command() -> None:
-    """Convert, merge, compare, check and repair importance matrices, .gguf or .dat. The model is needed nowhere."""
+    """Convert, merge, compare, check and repair importance matrices, .gguf or .dat. No model is needed."""
 
 
-def _reading(function: _Command) -> _Command:
-    """Options that say how inputs are read, and whether an output is replaced."""
+def writing_options(function: _Command) -> _Command:
+    """Options of commands that write: how inputs are read, which entries are kept, whether an output is replaced."""
     for option in (
         click.option("--force", "overwrite", is_flag=True, help="Overwrite an existing output."),
         click.option("--exclude", multiple=True, metavar="TEXT", help="Leave out entries named so; repeatable."),
-        click.option(
-            "--include", multiple=True, metavar="TEXT", help="Only entries with this in the name; repeatable."
-        ),
-        click.option("--keep-fillers", is_flag=True, help="Experts that are nothing but 1 in a .dat were reached."),
-        click.option("--experts", type=int, metavar="N", help="Experts per tensor in a .dat; 1 leaves them joined."),
-        click.option("--model", type=click.Path(readable=False), help="GGUF model that knows the numbers of experts."),
-        click.option("--chunk-size", type=int, metavar="N", help="Tokens per chunk of a .dat, 512 by default."),
+        click.option("--include", multiple=True, metavar="TEXT", help="Only entries named so; repeatable."),
         click.option("--output-format", type=click.Choice(["gguf", "dat"]), help="By the output's suffix by default."),
     ):
         function = option(function)
-    return function
+    return imatrix_look.reading_options(function)
 
 
 @command.command("convert")
 @click.argument("src", metavar="IN", type=click.Path(readable=False))
 @click.argument("dst", metavar="OUT", type=click.Path(readable=False))
-@_reading
+@writing_options
 def convert(src: str, dst: str, **options: Any) -> None:
     """Convert the importance matrix IN to OUT, .gguf or .dat.
 
@@ -56,7 +52,7 @@ def convert(src: str, dst: str, **options: Any) -> None:
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("-o", "--output", "dst", metavar="OUT", required=True, type=click.Path(readable=False))
 @click.option("--weight", "weights", multiple=True, type=float, help="What a token counts, once per FILE in order.")
-@_reading
+@writing_options
 def merge(sources: Sequence[str], dst: str, weights: Sequence[float], **options: Any) -> None:
     """Merge any number of importance matrices of one model, of either form: every token weighs the same.
 
@@ -68,13 +64,48 @@ def merge(sources: Sequence[str], dst: str, weights: Sequence[float], **options:
     report(merge_imatrices(sources, dst, weights=list(weights) or None, **options))
 
 
-def report(found: Written) -> None:
+@command.command("repair")
+@click.argument("src", metavar="IN", type=click.Path(readable=False))
+@click.argument("dst", metavar="OUT", type=click.Path(readable=False))
+@click.option("--missing", default="mean", show_default=True, help="mean, neighbour, ones, error, or several in order.")
+@click.option("--min-tokens", type=int, default=1, show_default=True, help="Fewer tokens than this are none.")
+@click.option("--same-input/--no-same-input", default=True, help="First take what a tensor of the same input has.")
+@click.option("--bad-values", type=click.Choice(["error", "missing"]), default="error", show_default=True,
+              help="NaN, infinite or negative: refuse, or take the matrix as missing.")  # fmt: skip
+@click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
+@writing_options
+def repair(src: str, dst: str, style: str, **options: Any) -> None:
+    """Fill the holes of the importance matrix IN: experts that no token reached; with --model, tensors without entry.
+
+    A tensor that sees the same input (query, key and value; up and gate) is exact and is taken first. Else --missing:
+    "mean" of the tensor's reached experts (for a whole tensor, of the same tensor in all layers), "neighbour", that
+    mean in the nearest layer, "ones", no preference among channels, or "error"; "mean,ones" tries one after the other.
+    Each repair is listed, and noted in OUT. A stand-in counts as one token, so that later merges forget it.
+    """
+    from gguftool.show.tables import Column, ranges, render
+    from gguftool.verbs.imatrix_repair import repair_imatrix
+
+    found = repair_imatrix(src, dst, **options)
+    columns = [Column("tensor", key="name"), Column("experts", left=True, key="matrices"), Column("of", key="n_mat"),
+               Column("filled with", key="way"), Column("from", key="source")]  # fmt: skip
+    rows = [
+        [r.name, list(r.matrices) if style == "json" else ranges(r.matrices) if r.n_mat > 1 else "-", r.n_mat, r.way,
+         r.source] for r in found.repairs
+    ]  # fmt: skip
+    if rows or style in ("json", "csv"):
+        click.echo(render(columns, rows, style))
+    report(found.written, summary=style in ("table", "markdown"))
+
+
+def report(found: Written, *, summary: bool = True) -> None:
     """Prints what was written; what was lost or odd goes to stderr."""
     from gguftool.show.tables import printable, size_text
 
-    for what, lines in (("warning", found.warnings), ("lost", found.lost), ("note", found.notes)):
-        for line in lines:
-            click.echo(printable(f"gguftool: {what}: {line}"), err=True)
+    say(found.warnings, "warning")
+    say(found.lost, "lost")
+    say(found.notes, "note")
+    if not summary:
+        return
     form = "GGUF" if found.format == "gguf" else "older form"
     matrices = f" ({found.n_matrices:,} matrices)" if found.n_matrices != found.n_entries else ""
     of = f" of {found.chunk_size} tokens" if found.format == "gguf" else ""
@@ -82,3 +113,15 @@ def report(found: Written) -> None:
         f"{printable(str(found.path))}: {form}, {found.n_entries:,} tensors{matrices}, {found.chunk_count:,} "
         f"chunk{'' if found.chunk_count == 1 else 's'}{of}, {size_text(found.n_bytes)}"
     )
+
+
+def say(lines: Sequence[str], what: str) -> None:
+    """Each line to stderr, one line each."""
+    from gguftool.show.tables import printable
+
+    for line in lines:
+        click.echo(printable(f"gguftool: {what}: {line}"), err=True)
+
+
+for _look in (imatrix_look.show, imatrix_look.coverage, imatrix_look.diff):
+    command.add_command(_look)

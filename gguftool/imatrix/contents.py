@@ -19,7 +19,8 @@ class Slot:
 
     ``counts`` int64 [n_mat]: rows of activations per matrix. A stored value times ``scale`` is a raw sum of squares.
     The older format stores the mean times ``n_calls`` (None in GGUF). ``unit_is_filler``: a matrix whose means are all
-    exactly 1 was never used; the older format's writers fill such matrices in.
+    exactly 1 was never used; the older format's writers fill such matrices in. ``dropped`` matrices count as
+    zeros, whatever their values are.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Slot:
     scale: float = 1.0
     n_calls: int | None = None
     unit_is_filler: bool = False
+    dropped: frozenset[int] = frozenset()
 
     @property
     def n_values(self) -> int:

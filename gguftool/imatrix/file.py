@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from gguftool.imatrix.container import scan_gguf
 from gguftool.imatrix.contents import Contents, Slot, several
 from gguftool.imatrix.experts import experts_by_routers
 from gguftool.imatrix.legacy import scan_legacy
-from gguftool.imatrix.pages import Pages, pieces
+from gguftool.imatrix.pages import BadValue, Pages, pieces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,6 +215,10 @@ class Imatrix:
         }
         return self._with(kept)
 
+    def only(self, names: Iterable[str]) -> Imatrix:
+        """The same file with these entries alone."""
+        return self._with({name: self._slots[name] for name in names})
+
     def with_experts(self, experts: Mapping[str, int], *, keep_fillers: bool = False) -> Imatrix:
         """The same file with the named entries cut into that many matrices, fillers counted as not reached.
 
@@ -223,6 +227,20 @@ class Imatrix:
         return self._with(
             {name: self._split(slot, experts.get(name, 0), keep_fillers) for name, slot in self._slots.items()}
         )
+
+    def without_matrices(self, dropped: Mapping[str, Iterable[int]]) -> Imatrix:
+        """The same file with these matrices of these entries counted as not reached, whatever their values are."""
+        slots = dict(self._slots)
+        for name, which in dropped.items():
+            indices = frozenset(which)
+            counts = slots[name].counts.copy()
+            counts[list(indices)] = 0
+            slots[name] = replace(slots[name], counts=counts, dropped=indices)
+        return self._with(slots)
+
+    def bad_values(self) -> list[BadValue]:
+        """The first value of every matrix that is no importance: NaN, infinite, or a negative sum of squares."""
+        return [bad for slot in self._slots.values() for bad in self._pages.bad_values(slot)]
 
     def inferred_experts(self) -> dict[str, int]:
         """Entry -> number of experts where the older format does not say, from the width of the layer's router."""

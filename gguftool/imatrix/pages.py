@@ -6,6 +6,7 @@ import math
 import os
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +18,16 @@ from gguftool.imatrix.contents import Slot
 
 #: Values looked at in one piece when a whole file is walked: 4 MiB of it.
 STEP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BadValue:
+    """A value that is no importance, and where it is."""
+
+    name: str
+    matrix: int
+    column: int
+    value: float
 
 
 class Pages:
@@ -52,7 +63,7 @@ class Pages:
 
         ImatrixError with tensor, matrix and column of the first that is not.
         """
-        found = self.floats(slot.sums_at + 4 * start, stop - start)
+        found = self._without_dropped(slot, self.floats(slot.sums_at + 4 * start, stop - start), start)
         if found.size and not (found.min() >= 0 and found.max() < math.inf):
             first = int(np.argmin((found >= 0) & (found < math.inf)))
             self._refuse(slot, start + first, slot.sums_at, float(found[first]), "a sum of squares")
@@ -61,12 +72,31 @@ class Pages:
     def signed(self, slot: Slot, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Signed sums ``start:stop`` of an entry that has them, all finite; else ImatrixError as for ``sums``."""
         assert slot.signed_at is not None
-        found = self.floats(slot.signed_at + 4 * start, stop - start)
+        found = self._without_dropped(slot, self.floats(slot.signed_at + 4 * start, stop - start), start)
         finite = np.isfinite(found)
         if not finite.all():
             first = int(np.argmin(finite))
             self._refuse(slot, start + first, slot.signed_at, float(found[first]), "a sum")
         return found
+
+    def bad_values(self, slot: Slot) -> Iterator[BadValue]:
+        """The first value of every matrix that ``sums`` or ``signed`` would refuse; reads one matrix at a time."""
+        for matrix in range(slot.n_mat):
+            start = matrix * slot.n_cols
+            sums = self.floats(slot.sums_at + 4 * start, slot.n_cols)
+            good = (sums >= 0) & (sums < math.inf)
+            if slot.signed_at is not None and good.all():
+                sums = self.floats(slot.signed_at + 4 * start, slot.n_cols)
+                good = np.isfinite(sums)
+            if not good.all():
+                column = int(np.argmin(good))
+                yield BadValue(slot.name, matrix, column, float(sums[column]))
+
+    def _without_dropped(self, slot: Slot, found: npt.NDArray[np.float32], start: int) -> npt.NDArray[np.float32]:
+        if not slot.dropped:
+            return found
+        matrices = np.arange(start, start + found.size) // slot.n_cols
+        return np.where(np.isin(matrices, list(slot.dropped)), np.float32(0), found)
 
     def _refuse(self, slot: Slot, index: int, at: int, value: float, what: str) -> None:
         matrix, column = divmod(index, slot.n_cols)

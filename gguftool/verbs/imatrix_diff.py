@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from gguftool.imatrix.compare import (
     tensor_differences,
 )
 from gguftool.imatrix.file import Imatrix, open_imatrix
+from gguftool.verbs.stats import wanted_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,11 +48,16 @@ def diff_imatrices(a: str | Path | Imatrix, b: str | Path | Imatrix) -> pd.DataF
     return frame
 
 
-def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix) -> Difference:
-    """The same as records, with a summary per kind and warnings. Experts that one file does not tell are cut alike."""
+def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix, *, tensors: str | None = None) -> Difference:
+    """The same as records, with a summary per kind and warnings. Experts that one file does not tell are cut alike.
+
+    ``tensors`` is a regular expression, searched in the names: only those entries count.
+    """
+    wanted = wanted_names(tensors)
     with ExitStack() as files:
         stored = [side if isinstance(side, Imatrix) else files.enter_context(open_imatrix(side)) for side in (a, b)]
         first, second = _alike(*(one.with_experts(one.inferred_experts()) for one in stored))
+        first, second = (one.only([name for name in one.names if wanted(name)]) for one in (first, second))
         rows = tensor_differences(first, second)
         warnings = [f"{one.path}: {line}" for one in stored for line in one.warnings]
         warnings += [
@@ -58,6 +65,16 @@ def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix) -> Diff
             for name, (x, y) in disagreeing(first, second).items()
         ]
         return Difference(first.path, second.path, tuple(rows), tuple(kind_differences(rows)), tuple(warnings))
+
+
+def most_moved(rows: Iterable[TensorDifference], by: str) -> list[TensorDifference]:
+    """The rows that were compared, those that moved most first: by "tv", "rank" or "cosine"."""
+    held = [row for row in rows if row.n]
+    keys: dict[str, Callable[[TensorDifference], float]] = {
+        "tv": lambda row: -row.tv, "rank": lambda row: row.rank_corr, "cosine": lambda row: row.cosine
+    }  # fmt: skip
+    key = keys[by]
+    return sorted(held, key=lambda row: (key(row) != key(row), key(row)))
 
 
 def _alike(a: Imatrix, b: Imatrix) -> tuple[Imatrix, Imatrix]:

@@ -122,9 +122,12 @@ def target(
 
 
 def opened(
-    sources: Sequence[str | Path], reading: Reading, files: ExitStack
+    sources: Sequence[str | Path], reading: Reading, files: ExitStack, *, look: bool = True, writing: bool = True
 ) -> tuple[list[Imatrix], list[str], list[str]]:
-    """The inputs with their experts cut, what was inferred or assumed, and warnings. They close with ``files``."""
+    """The inputs with their experts cut, what was inferred or assumed, and warnings. They close with ``files``.
+
+    ``look`` for sums that contradict each other, which may read values. Who is not ``writing`` needs no chunk size.
+    """
     if reading.chunk_size is not None and reading.chunk_size < 1:
         raise UsageError(f"{reading.chunk_size} is no number of tokens per chunk")
     weights = expected(reading.model) if reading.model is not None else None
@@ -133,12 +136,14 @@ def opened(
         imatrix = files.enter_context(
             open_imatrix(source, include=reading.include, exclude=reading.exclude, chunk_size=reading.chunk_size)
         )
-        said, odd = _spoken(imatrix, reading)
+        said, odd = _spoken(imatrix, reading, writing)
         experts, why = _experts(imatrix, reading, weights)
         cut = imatrix.with_experts(experts, keep_fillers=reading.keep_fillers)
         said += _about_experts(cut, experts, why)
         notes += [f"{imatrix.path}: {line}" for line in said]
-        warnings += [f"{imatrix.path}: {line}" for line in (*imatrix.warnings, *odd, *cut.contradictions())]
+        warnings += [
+            f"{imatrix.path}: {line}" for line in (*imatrix.warnings, *odd, *(cut.contradictions() if look else ()))
+        ]
         stored.append(cut)
     return stored, notes, warnings
 
@@ -155,17 +160,17 @@ def written(
     )  # fmt: skip
 
 
-def _spoken(imatrix: Imatrix, reading: Reading) -> tuple[list[str], list[str]]:
+def _spoken(imatrix: Imatrix, reading: Reading, writing: bool) -> tuple[list[str], list[str]]:
     """(notes, warnings) about what a file does not say, and what of it nobody can use."""
     notes, warnings = [], []
-    if imatrix.chunk_size is None:
+    if imatrix.chunk_size is None and writing:
         size = reading.chunk_size or CHUNK_SIZE
         notes.append(f"the file does not say its chunk size, taken as {size} tokens (--chunk-size says otherwise)")
     elif imatrix.format == "gguf" and reading.chunk_size not in (None, imatrix.chunk_size):
         warnings.append(f"the file says chunks of {imatrix.chunk_size} tokens, so --chunk-size is not used for it")
     if imatrix.ignored:
         warnings += several(list(imatrix.ignored), "tensors that belong to no entry, left out")
-    if imatrix.n_figures:
+    if imatrix.n_figures and writing:
         notes.append(f"figures stored with {imatrix.n_figures} entries (.stats) left out: readers compute them")
     return notes, warnings
 
@@ -194,7 +199,7 @@ def _about_experts(cut: Imatrix, experts: Mapping[str, int], why: str) -> list[s
     if not real:
         return []
     numbers = sorted(set(real.values()))
-    lines = [f"{len(real)} tensors of {', '.join(map(str, numbers))} experts, {why}"]
+    lines = [f"{len(real)} tensors of {', '.join(map(str, numbers))} experts, {why}; all count the same tokens"]
     idle = {name: [int(i) for i in (cut.counts(name) == 0).nonzero()[0]] for name in real}
     filled = [f"{name}[{','.join(map(str, which))}]" for name, which in idle.items() if which]
     if filled:

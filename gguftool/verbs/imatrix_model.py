@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguftool.format.reader import Model, open_model
-from gguftool.recipe.eligible import why_kept
+from gguftool.recipe.eligible import n_dims, why_kept
 from gguftool.recipe.facts import TensorFacts
 
 _ROUTED = re.compile(r"_(ch)?exps\.weight$")
@@ -20,7 +20,7 @@ _LOOKED_UP = ("token_embd.weight", "per_layer_token_embd.weight")
 class Expected:
     """One weight: ``n_mat`` matrices of ``n_cols`` input channels; ``routed`` if tokens go to some of them only.
 
-    ``why_absent`` says why collectors have no entry for it without being asked, "" if they do.
+    ``why_absent`` says why nobody misses an entry for it, or why collectors make none unasked; "" if it ought to exist.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Expected:
 
 
 def expected(path: str | Path) -> dict[str, Expected]:
-    """The weights of a model that a quantizer would look up, by name. FormatError if it is no GGUF file."""
+    """The weights of a model that something is multiplied with, by name. FormatError if it is no GGUF file."""
     with open_model(path) as model:
         tied = all(tensor.name != "output.weight" for tensor in model.tensors)
         return {entry.name: entry for entry in _expected(model, tied)}
@@ -40,14 +40,12 @@ def expected(path: str | Path) -> dict[str, Expected]:
 def _expected(model: Model, tied: bool) -> list[Expected]:
     found = []
     for tensor in model.tensors:
-        if why_kept(TensorFacts(tensor.name, tensor.shape, tensor.type), router=True) is not None:
+        if n_dims(tensor.shape) < 2 or not tensor.name.endswith("weight") or tensor.type.kind == "int":
             continue
-        found.append(
-            Expected(
-                tensor.name, math.prod(tensor.shape[:-2]), tensor.shape[-1], bool(_ROUTED.search(tensor.name)),
-                _why_absent(tensor.name, tied),
-            )
-        )  # fmt: skip
+        kept = why_kept(TensorFacts(tensor.name, tensor.shape, tensor.type))
+        why = _why_absent(tensor.name, tied) or ("it is never quantized" if kept is not None else "")
+        n_mat = math.prod(tensor.shape[:-2])
+        found.append(Expected(tensor.name, n_mat, tensor.shape[-1], bool(_ROUTED.search(tensor.name)), why))
     return found
 
 
