@@ -16,7 +16,7 @@ from gguftool.imatrix.compare import (
     tensor_differences,
 )
 from gguftool.imatrix.file import Imatrix, open_imatrix
-from gguftool.verbs.stats import wanted_names
+from gguftool.verbs.stats import pattern
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix, *, tens
 
     ``tensors`` is a regular expression, searched in the names: only those entries count.
     """
-    wanted = wanted_names(tensors)
+    wanted = pattern(tensors)
     with ExitStack() as files:
         stored = [side if isinstance(side, Imatrix) else files.enter_context(open_imatrix(side)) for side in (a, b)]
         first, second = _alike(*(one.with_experts(one.inferred_experts()) for one in stored))

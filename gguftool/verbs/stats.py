@@ -58,11 +58,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
     ``tensors`` is a regular expression, searched in the names: only those entries count. ImatrixError for a file or
     values that are wrong, UsageError for an expression that is none.
     """
-<<<<<<< HEAD
     wanted = pattern(tensors)
-=======
-    wanted = wanted_names(tensors)
->>>>>>> 41d1afd (Repair, show and compare importance matrices from the command line; say what they cover of a model)
     with open_imatrix(path) as stored:
         experts = stored.inferred_experts()
         imatrix = stored.with_experts(experts)
@@ -90,11 +86,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
 
 def upstream_stats(path: str | Path, *, tensors: str | None = None) -> UpstreamStatistics:
     """What ``llama-imatrix --show-statistics`` computes, digit for digit; arguments and errors as for ``stats``."""
-<<<<<<< HEAD
     wanted = pattern(tensors)
-=======
-    wanted = wanted_names(tensors)
->>>>>>> 41d1afd (Repair, show and compare importance matrices from the command line; say what they cover of a model)
     with open_imatrix(path) as imatrix:
         found, empty = upstream_tensors(imatrix)
         rows = [row for row in found if wanted(row.name)]
@@ -140,12 +132,8 @@ def ordered(rows: Iterable[_Row], by: str, figures: Sequence[str] = FIGURES) -> 
     return sorted(rows, key=key)
 
 
-<<<<<<< HEAD
 def pattern(expression: str | None) -> Callable[[str], bool]:
     """Whether a name contains a match; any does without an expression. UsageError for one that is none."""
-=======
-def wanted_names(expression: str | None) -> Callable[[str], bool]:
->>>>>>> 41d1afd (Repair, show and compare importance matrices from the command line; say what they cover of a model)
     if expression is None:
         return lambda name: True
     try:
