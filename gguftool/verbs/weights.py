@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gguftool.errors import UsageError
 from gguftool.format.reader import Model, TensorInfo, open_model
 from gguftool.imatrix.contents import several
 from gguftool.imatrix.figures import columns, values
@@ -50,12 +51,14 @@ def weight_statistics(
     """Statistics of the weights of a GGUF, of any types that can be decoded; all cores if ``threads`` is None.
 
     ``tensors`` is a regular expression, searched in the names: only those count, in layers too. ``progress`` gets bytes
-    done and in all. FormatError for a damaged file, UsageError for an expression that is none.
+    done and in all. FormatError for a damaged file, UsageError for no model, or an expression that is none.
     """
     wanted = pattern(tensors)
     if not isinstance(model, Model):
         with open_model(model) as opened:
             return weight_statistics(opened, tensors=tensors, threads=threads, progress=progress)
+    if model.metadata.get("general.type") == "imatrix":
+        raise UsageError(f"{model.path}: this is an importance matrix, not a model: it has no weights")
     chosen = [tensor for tensor in model.tensors if wanted(tensor.name)]
     hollow = set(model.hollow())
     whole = [tensor for tensor in chosen if tensor not in hollow]

@@ -221,6 +221,7 @@ def test_weights_of_a_model_alone_and_beside(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ((), "name an importance matrix, or a --model, or both"),
+        (("--model", "{file}"), "this is an importance matrix, not a model"),
         (("--model", "{model}", "--all"), "are for an importance matrix"),
         (("--model", "{model}", "--sort", "gain"), "'gain' is no order of these statistics"),
         (("{file}", "--sort", "zd-weight"), "name a --model"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_gguf import i32, string
+from support_gguf import PEAK, i32, string
 from support_imatrix import F32, VECTORS, as_dat, dat, floats, imatrix_gguf, keys, pair
 
 from gguftool.errors import ImatrixError
@@ -267,6 +267,26 @@ def test_streaming_check_of_a_large_file_needs_little_memory(tmp_path: Path) -> 
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 100 << 20
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=_environment())
+
+
+def test_statistics_hold_two_entries_at_a_time(tmp_path: Path) -> None:
+    """Two dozen entries of 4 MiB, of one kind, each compared with the one before, none duplicated."""
+    path, n = tmp_path / "large.dat", 1 << 20
+    with path.open("wb") as file:
+        file.write(struct.pack("<i", 24))
+        for i in range(24):
+            name = f"blk.{i}.ffn_up_exps.weight".encode()
+            file.write(struct.pack("<i", len(name)) + name + struct.pack("<iif", 1, n, i + 1.0))
+            file.truncate(file.seek(4 * (n - 1), 1))
+    script = f"""
+        from gguftool.imatrix.file import open_imatrix
+        from gguftool.imatrix.statistics import tensor_statistics
+        before = peak()
+        rows = tensor_statistics(open_imatrix({str(path)!r}))
+        assert [row.sum for row in rows] == list(range(1, 25)) and round(rows[-1].gain**2 * 23, 9) == 24
+        assert peak() - before < 120 << 20, (peak() - before) >> 20
+    """
+    subprocess.run([sys.executable, "-c", PEAK + textwrap.dedent(script)], check=True, env=_environment())
 
 
 def test_pair_is_what_upstream_writes() -> None:
