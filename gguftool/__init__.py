@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gguftool.verbs.imatrix_repair import repair_imatrix
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
+    from gguftool.verbs.plan import plan_from_statistics
     from gguftool.verbs.quantize import quantize
     from gguftool.verbs.report import report
     from gguftool.verbs.verify import verify
@@ -65,6 +66,7 @@ _HOME = {
         "gguftool.verbs.imatrix_repair": "repair_imatrix",
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
+        "gguftool.verbs.plan": "plan_from_statistics",
         "gguftool.verbs.quantize": "quantize",
         "gguftool.verbs.report": "report",
         "gguftool.verbs.verify": "verify",
@@ -104,6 +106,7 @@ __all__ = [
     "merge_imatrices",
     "open_imatrix",
     "open_model",
+    "plan_from_statistics",
     "quantize",
     "repair_imatrix",
     "report",

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("gguftool.cli.stats", "Show the statistics of an importance matrix."),
     "imatrix": ("gguftool.cli.imatrix", "Convert, merge, compare, check and repair importance matrices."),
     "report": ("gguftool.cli.report", "Write a page about an importance matrix that works offline."),
+    "plan": ("gguftool.cli.plan", "Make a recipe from the statistics of an importance matrix."),
+    "recipe": ("gguftool.cli.recipe", "Show, check, convert and extract recipes."),
     "quantize": ("gguftool.cli.quantize", "Write a model with other tensor types, and fewer layers if asked."),
     "copy": ("gguftool.cli.copy", "Copy a model: join shards, prune layers, change metadata."),
     "verify": ("gguftool.cli.verify", "Check that model files are whole and that all of it decodes."),

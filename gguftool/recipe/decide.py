@@ -36,6 +36,7 @@ __all__ = [
     "facts_of",
     "file_type_by_name",
     "needs_importance",
+    "rule_hits",
 ]
 
 _EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
@@ -125,6 +126,11 @@ def decide(recipe: Recipe, facts: ModelFacts, tensors: Sequence[TensorFacts], ha
     warnings += _idle_options(recipe, each)
     problems += _shape_problems(recipe, tensors, each)
     return Decisions(each, tuple(warnings), tuple(problems))
+
+
+def rule_hits(recipe: Recipe, tensors: Sequence[TensorFacts]) -> list[Hits]:
+    """For every rule what it matches, may change and decides, as ``decide`` sees it."""
+    return _hits(recipe, tensors, {t.name for t in tensors if _kept(recipe, t) is not None})
 
 
 def needs_importance(wished: QuantType, file_type: FileType, name: str) -> bool:

@@ -15,6 +15,7 @@ split makes no sense (the pattern or the type is refused), the last ``=`` is tri
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gguftool.errors import RecipeError
@@ -49,10 +50,17 @@ _TENSOR_LIKE = re.compile(r"\\|\.\*|^blk|^\^|attn_|ffn_|token_embd|output|\.weig
 
 @dataclass(frozen=True, slots=True)
 class Pasted:
-    """The rules of a pasted text in their order, and what its reader should be told."""
+    """The rules of a pasted text in their order, and what its reader should be told.
+
+    ``comments`` has what was written above or behind each rule, line by line. ``options`` are those of a pasted command
+    that change types besides rules, ``ignored`` the lines without a rule.
+    """
 
     rules: tuple[Rule, ...]
     warnings: tuple[str, ...] = ()
+    comments: tuple[tuple[str, ...], ...] = ()
+    options: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 def parse_tensor_type(text: str, origin: str = "--tensor-type", *, must_hit: bool = True) -> Rule:
@@ -78,7 +86,7 @@ def parse_tensor_type_file(text: str, origin: str = "--tensor-type-file") -> tup
     _check_length(text, origin)
     rules = []
     for number, line in enumerate(text.translate(_INVISIBLE).splitlines(), 1):
-        for item in re.sub(r"(^|\s)#.*", "", line).split():
+        for item in comment_cut(line)[0].split():
             rules.append(parse_tensor_type(item, f"{origin} line {number}", must_hit=False))
     return tuple(rules)
 
@@ -103,6 +111,8 @@ class _BlockReader:
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.rules: list[Rule] = []
+        self.comments: list[tuple[str, ...]] = []
+        self.pending: list[str] = []
         self.ignored: list[str] = []
         self.options: list[str] = []
         self.blocks_with_rules = 0
@@ -110,7 +120,11 @@ class _BlockReader:
 
     def line(self, line: str, origin: str) -> None:
         text = line.strip()
-        if not text or text.startswith("#"):
+        if text.startswith("#"):
+            if not text.startswith("#!"):
+                self.pending.append(text.lstrip("#").strip())
+            return
+        if not text:
             return
         if text.startswith("--") or re.search(r"\s--[a-z]", text):
             self.command_line(text, origin)
@@ -118,15 +132,18 @@ class _BlockReader:
         started = _ASSIGNMENT.match(text)
         if started:
             self.in_new_block = True
+            self.pending = []
             text = text[started.end() :]
-        text = re.sub(r"(^|\s)#.*", "", text)
+        text, behind = comment_cut(text)
         items = [_bare(item) for item in _COMMA.split(_bare(text))]
         items = [item for item in items if item]
         if not items:
             return
         if not any(_is_rule_like(item) for item in items):
             self.ignored.append(line.strip())
+            self.pending = []
             return
+        self.pending += [behind] if behind else []
         for item in items:
             self.add(parse_tensor_type(item, origin, must_hit=False))
 
@@ -134,6 +151,8 @@ class _BlockReader:
         self.blocks_with_rules += self.in_new_block
         self.in_new_block = False
         self.rules.append(rule)
+        self.comments.append(tuple(filter(None, self.pending)))
+        self.pending = []
 
     def command_line(self, text: str, origin: str) -> None:
         """A line with options: the rules in them are taken, type options are reported, the rest is passed over."""
@@ -162,12 +181,25 @@ class _BlockReader:
         if self.options:
             shown = ", ".join(_short(option) for option in self.options)
             warnings.append(f"{self.origin}: options of the pasted command are not taken over, give them here: {shown}")
-        if self.ignored:
-            shown = "; ".join(f"'{_short(line, 40)}'" for line in self.ignored[:3])
-            rest = f" and {len(self.ignored) - 3} more" if len(self.ignored) > 3 else ""
-            lines = "1 line" if len(self.ignored) == 1 else f"{len(self.ignored)} lines"
-            warnings.append(f"{self.origin}: passed over {lines} without a rule: {shown}{rest}")
-        return Pasted(tuple(self.rules), tuple(warnings))
+        warnings += passed_over(self.ignored, self.origin)
+        comments, options = tuple(self.comments), tuple(self.options)
+        return Pasted(tuple(self.rules), tuple(warnings), comments, options, tuple(self.ignored))
+
+
+def passed_over(ignored: Sequence[str], origin: str) -> list[str]:
+    """A warning that names some of these lines, which hold no rule; none for none."""
+    if not ignored:
+        return []
+    shown = "; ".join(f"'{_short(line, 40)}'" for line in ignored[:3])
+    rest = f" and {len(ignored) - 3} more" if len(ignored) > 3 else ""
+    lines = "1 line" if len(ignored) == 1 else f"{len(ignored)} lines"
+    return [f"{origin}: passed over {lines} without a rule: {shown}{rest}"]
+
+
+def comment_cut(line: str) -> tuple[str, str]:
+    """(text, comment) of a line: a word that begins with ``#`` begins a comment."""
+    text, mark, comment = re.sub(r"(^|\s)#", r"\1\0", line, count=1).partition("\0")
+    return text, comment.strip("# \t") if mark else ""
 
 
 def _bare(text: str) -> str:
