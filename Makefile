@@ -27,7 +27,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 
-SOURCES := $(shell find gguftool native -name '*.py' -o -name '*.[ch]') pyproject.toml CMakeLists.txt
+SOURCES := $(shell find gguftool native -name '*.py' -o -name '*.[ch]' -o -path '*/page/*') pyproject.toml CMakeLists.txt
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(BIN)/pip install -q .

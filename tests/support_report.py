@@ -62,7 +62,9 @@ def write(path: Path, entries: list[Entry], datasets: tuple[str, ...] = ("text.t
 def model(path: Path, n_layers: int, width: int = 32) -> Path:
     """A model beside ``dense``: its tensors in f16, one without importance, one that needs none."""
     names = [f"blk.{layer}.{kind}.weight" for layer in range(n_layers) for kind in ("attn_q", "ffn_down", "ffn_up")]
-    tensors = [(name, [width, 2], 1, bytes(4 * width)) for name in (*names, "output.weight")]
+    random = np.random.default_rng(9)
+    every = (*names, "output.weight")
+    tensors = [(name, [width, 2], 1, random.normal(size=2 * width).astype("<f2").tobytes()) for name in every]
     tensors.append(("blk.0.attn_norm.weight", [width], 0, bytes(4 * width)))
     path.write_bytes(gguf([("general.architecture", string("llama")), ("llama.block_count", u32(n_layers))], tensors))
     return path

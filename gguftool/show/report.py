@@ -31,10 +31,9 @@ _SCRIPTS = ("data.js", "tables.js", "colours.js", "map.js", "experts.js")
 
 def report_page(report: Report) -> str:
     """The page for a report: the same bytes for the same facts. GGUFToolError if jinja2 is not installed."""
-    try:
-        import jinja2
-    except ImportError:
-        raise GGUFToolError("the report needs jinja2: pip install 'gguftool[report]'") from None
+    check_installed()
+    import jinja2
+
     parts = tables.all_tables(report)
     style, script = _style(parts), "".join(_asset(name) for name in _SCRIPTS)
     environment = jinja2.Environment(
@@ -57,11 +56,20 @@ def report_page(report: Report) -> str:
     )
 
 
+def check_installed() -> None:
+    """GGUFToolError if jinja2 is not installed, before any work is done in vain."""
+    try:
+        import jinja2  # noqa: F401
+    except ImportError:
+        raise GGUFToolError("the report needs jinja2: pip install 'gguftool[report]'") from None
+
+
 def warnings(report: Report) -> list[str]:
     """What a reader has to know before trusting the figures, whole sentences of one line."""
     found = list(report.statistics.warnings)
     if report.model is not None:
         found += report.model.misfits
+        found += report.model.weights.warnings if report.model.weights is not None else ()
         missing = [t.name for t in report.model.tensors if t.entry is None and t.why_kept is None]
         found += _counted(missing, "tensors of the model could be quantized but have no importance")
         found += _counted(report.model.unused, "entries belong to no tensor of the model")

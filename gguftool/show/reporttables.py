@@ -22,7 +22,7 @@ _USUAL = {"distance": 1, "n_mat": 1, "n_reached": 1, "gap": 0, "reached_pct": 10
 #: What the map asks of every tensor.
 _PLACES = ("name", "layer", "kind")
 _TENSOR_FIRST = (
-    "name", "layer", "kind", "type", "bpw", "nbytes", "mean", "max", "std", "entropy_norm_pct", "zd_pct", "zd_weight",
+    "name", "layer", "type", "bpw", "nbytes", "mean", "max", "entropy_norm_pct", "zd_pct", "zd_weight",
     "cossim", "gain", "kurtosis", "reached_pct", "routing_entropy_pct",
 )  # fmt: skip
 _COVERAGE = (
@@ -31,7 +31,7 @@ _COVERAGE = (
 )  # fmt: skip
 _LAYER_FIRST = (
     "stack", "layer", "tensors", "inputs", "total", "mean", "entropy_norm_pct", "zd_pct", "cossim", "cossim_pooled",
-    "pearson_pooled", "gain", "l2", "gap",
+    "pearson_pooled", "gain", "zd_weight", "rank", "l2", "gap",
 )  # fmt: skip
 
 
@@ -120,15 +120,27 @@ def _tensors(report: Report) -> Table:
         for tensor in report.model.tensors:
             if tensor.entry is not None and (tensor.entry not in by_entry or tensor.name == tensor.entry):
                 by_entry[tensor.entry] = {"type": tensor.type, "bpw": tensor.bpw, "nbytes": tensor.nbytes}
-        rows = [row | by_entry.get(row["name"], {"type": None, "bpw": None, "nbytes": None}) for row in rows]
+        rows = [row | by_entry.get(row["name"], {}) for row in rows]
+        if report.model.weights is not None:
+            of_weights = {row.name: _of_weights(row) for row in report.model.weights.by_tensor}
+            rows = [row | of_weights.get(row["name"], {}) for row in rows]
     note = "Only tensors of one kind compare: their inputs have the same width and place."
     return _table("tensors", "Tensors", note, rows, _TENSOR_FIRST)
 
 
 def _layers(report: Report) -> Table:
     rows = [values(row) for row in report.statistics.layers]
+    if report.model is not None and report.model.weights is not None:
+        of_weights = {(row.stack, row.layer): _of_weights(row) for row in report.model.weights.by_layer}
+        rows = [row | of_weights.get((row["stack"], row["layer"]), {}) for row in rows]
     note = "Sums and averages over the tensors of a layer that have an importance."
     return _table("layers", "Layers", note, rows, _LAYER_FIRST)
+
+
+def _of_weights(row: Any) -> dict[str, Any]:
+    """The figures of weights, under names that tell them from those of activations."""
+    figures = {name: value for name, value in values(row).items() if isinstance(value, float) or name == "rank"}
+    return {name if name in ("zd_weight", "rank") else f"w_{name}": value for name, value in figures.items()}
 
 
 def _experts(experts: Iterable[ExpertTokens]) -> Table:

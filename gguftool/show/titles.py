@@ -149,14 +149,42 @@ _WORDS = {
     "nbytes": ("Bytes in the model", "bytes", ""),
     "bpw": ("Bits per weight in the model", "bpw", "What the model spends on a weight of this tensor."),
     "zd_weight": (
-        "Weights more than one deviation above the mean, %", "ZD weight %",
-        "Low: few weights stand out far. Of the weights, not of the activations.",
+        "Share of weights more than one deviation above the mean", "ZD weight",
+        "Low: few weights stand out far; such layers are the important ones, its paper finds. A normal distribution "
+        "has 0.1587.",
     ),
+    "rank": ("Rank by ZD of the weights", "rank", "1: the layer with the smallest share."),
+    "w_mean": ("Mean of the weights", "w mean", ""),
+    "w_std": ("Deviation of the weights", "w std", ""),
+    "w_min": ("Least weight", "w min", ""),
+    "w_max": ("Greatest weight", "w max", ""),
+    "w_abs_max": (
+        "Largest weight by size", "w abs max", "Far above the deviation: a scale spends its range on few weights.",
+    ),
+    "w_skewness": ("Skewness of the weights", "w skew", ""),
+    "w_kurtosis": ("Excess kurtosis of the weights", "w kurt", "0 as in a normal distribution. High: heavy tails."),
+    "w_zero_pct": ("Weights that are exactly 0, %", "w zero %", "Of what the file decodes to, whatever its types."),
     "importance": ("Importance from", "importance from", "The entry that this tensor's importance comes from."),
 }  # fmt: skip
 
 _RELATIVE = frozenset(
-    ("sum", "mean", "std", "min", "max", "covariance", "l2", "u_std", "u_l2", "l2_noise", "variance", "total", "nbytes")
+    (
+        "sum",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "covariance",
+        "l2",
+        "u_std",
+        "u_l2",
+        "l2_noise",
+        "variance",
+        "total",
+        "nbytes",
+        "w_std",
+        "w_abs_max",
+    )
 )
 
 

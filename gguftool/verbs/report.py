@@ -13,6 +13,7 @@ from gguftool.recipe.facts import TensorFacts
 from gguftool.verbs.info import ModelInfo, summed_up
 from gguftool.verbs.provenance import tool_version
 from gguftool.verbs.stats import Statistics, stats
+from gguftool.verbs.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,14 @@ class ModelTensor:
 @dataclass(frozen=True, slots=True)
 class ModelPart:
     """The model beside the importance matrix. ``unused``: entries for which it has no tensor; ``misfits`` say which
-    entries have another width or another number of experts than their tensors."""
+    entries have another width or another number of experts than their tensors. ``weights`` are None if not measured."""
 
     info: ModelInfo
     header_sha256: str
     tensors: tuple[ModelTensor, ...]
     unused: tuple[str, ...]
     misfits: tuple[str, ...]
+    weights: Weights | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,11 @@ class Report:
     model: ModelPart | None
 
 
-def report(imatrix: str | Path, model: str | Path | None = None) -> Report:
+def report(imatrix: str | Path, model: str | Path | None = None, *, weights: Weights | None = None) -> Report:
     """The facts of a report on an importance matrix; with a model also what it spends on which tensor.
 
-    Of the model the header is read, of the importance matrix everything. FormatError or ImatrixError for bad files.
+    ``weights`` are the statistics of its weights, if they are to stand there: ``weight_statistics(model)``. Otherwise
+    only the header of the model is read, of the importance matrix everything. FormatError, ImatrixError for bad files.
     """
     found = stats(imatrix)
     with open_imatrix(imatrix) as stored:
@@ -77,7 +80,7 @@ def report(imatrix: str | Path, model: str | Path | None = None) -> Report:
         beside = None
         if model is not None:
             with open_model(model) as opened:
-                beside = _model_part(opened, stored)
+                beside = _model_part(opened, stored, weights)
     return Report(tool_version(), sha256, nbytes, found, experts, beside)
 
 
@@ -88,12 +91,12 @@ def _experts(stored: Imatrix) -> tuple[ExpertTokens, ...]:
     )
 
 
-def _model_part(model: Model, stored: Imatrix) -> ModelPart:
+def _model_part(model: Model, stored: Imatrix, weights: Weights | None) -> ModelPart:
     tensors = tuple(_model_tensor(tensor, stored) for tensor in model.tensors)
     used = {tensor.entry for tensor in tensors}
     unused = tuple(name for name in stored.names if name not in used)
     misfits = tuple(line for tensor in tensors if (line := _misfit(tensor, stored)) is not None)
-    return ModelPart(summed_up(model), model.shards[0].header_sha256, tensors, unused, misfits)
+    return ModelPart(summed_up(model), model.shards[0].header_sha256, tensors, unused, misfits, weights)
 
 
 def _model_tensor(tensor: TensorInfo, stored: Imatrix) -> ModelTensor:

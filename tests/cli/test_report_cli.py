@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 def test_page(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     done = run(file, "-o", out)
-    assert done.exit_code == 0 and done.stdout.startswith(f"{out}: ") and done.stderr == ""
+    assert done.exit_code == 0 and done.stdout == f"{out}: 7 tensors in 3 layers\n" and done.stderr == ""
     text = out.read_text("utf-8")
     assert text.startswith("<!doctype html>") and text.rstrip().endswith("</html>") and str(tmp_path) not in text
 
@@ -34,6 +34,14 @@ def test_model(file: Path, tmp_path: Path) -> None:
     assert run(file, "--model", model(tmp_path / "m.gguf", 3), "-o", out).exit_code == 0
     text = out.read_text("utf-8")
     assert "Tensors without importance" in text and "blk.0.ffn_up.weight" in text and "m.gguf" in text
+
+
+def test_weights_are_measured_unless_not_wanted(file: Path, tmp_path: Path) -> None:
+    beside, out = model(tmp_path / "m.gguf", 3), tmp_path / "report.html"
+    assert run(file, "--model", beside, "-o", out, "--threads", 1).exit_code == 0
+    assert "ZD weight" in out.read_text("utf-8")
+    assert run(file, "--model", beside, "-o", out, "--force", "--no-weights").exit_code == 0
+    assert "ZD weight" not in out.read_text("utf-8")
 
 
 def test_older_form(tmp_path: Path) -> None:

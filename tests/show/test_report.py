@@ -22,6 +22,7 @@ from gguftool.show import reporttables
 from gguftool.show.report import report_page
 from gguftool.show.titles import figure_of
 from gguftool.verbs.report import report
+from gguftool.verbs.weights import weight_statistics
 
 
 class Page(HTMLParser):
@@ -146,6 +147,23 @@ def test_model_part(tmp_path: Path) -> None:
     keys = [column["key"] for column in data["tensors"]["columns"]]
     assert {row[keys.index("bpw")] for row in data["tensors"]["rows"]} == {16.0}
     assert "2 tensors of the model could be quantized but have no importance" in text
+
+
+def test_weights_stand_beside_activations(tmp_path: Path) -> None:
+    source, beside = write(tmp_path / "a.imatrix", dense(2)), model(tmp_path / "m.gguf", 2)
+    measured = weight_statistics(beside)
+    tables = data_of(report_page(report(source, beside, weights=measured)))["tables"]
+    keys = [column["key"] for column in tables["tensors"]["columns"]]
+    by_name = {row.name: row for row in measured.by_tensor}
+    for row in tables["tensors"]["rows"]:
+        assert math.isclose(row[keys.index("zd_weight")], by_name[row[0]].zd_weight, rel_tol=1e-5)
+        assert math.isclose(row[keys.index("w_std")], by_name[row[0]].std, rel_tol=1e-5)
+        assert row[keys.index("std")] != row[keys.index("w_std")]
+    keys = [column["key"] for column in tables["layers"]["columns"]]
+    assert [row[keys.index("rank")] for row in tables["layers"]["rows"]] == [row.rank for row in measured.by_layer]
+    assert "zd_weight" not in {
+        c["key"] for c in data_of(report_page(report(source, beside)))["tables"]["tensors"]["columns"]
+    }
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,35 @@ def test_the_policy_stops_what_would_get_through(opened: Any) -> None:
     assert len(requests(opened)) == 1
 
 
+def test_print_shows_the_tables_whole_and_no_controls(opened: Any) -> None:
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        hidden = ("#map .controls", "nav", "[data-filter]", "[data-all]")
+        assert all(texts(opened, selector) == [] for selector in hidden) and len(texts(opened, "#heat td")) == 2 * N
+        for box in opened.find_elements("css selector", ".scroll.tall"):
+            assert box.value_of_css_property("overflow") == "visible"
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_ramp_can_be_read_in_grey_and_the_ink_upon_it(opened: Any) -> None:
+    """Luminance rises all along, so eyes without colours see the order; every number has the contrast of 4.5 : 1."""
+    colours = opened.execute_script(
+        "return ['sequential', 'light', 'dark'].map(name => [...Array(101).keys()].map(i => {"
+        "  stops.probe = stops[name]; const rgb = colourAt('probe', i / 100); return [rgb, inkOn(rgb)]; }))"
+    )
+
+    def luminance(rgb: list[int]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb)]
+        return sum(c * weight for c, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    steps = [luminance(rgb) for rgb, _ in colours[0]]
+    assert steps == sorted(steps) and steps[-1] > 0.7 > 0.05 > steps[0]
+    for rgb, ink in (pair for ramp in colours for pair in ramp):
+        light, dark = sorted((luminance(rgb), 0.0 if ink == "#000" else 1.0), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (rgb, ink)
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("case", ["12 layers", "80 layers", "experts"])

@@ -21,7 +21,7 @@ const css = (rgb) => `rgb(${rgb.join(",")})`;
 // Ink that can be read on a colour (relative luminance of WCAG).
 function inkOn(rgb) {
   const [r, g, b] = rgb.map((v) => (v / 255 <= 0.04045 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.19 ? "#000" : "#fff";
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 const gradient = (name) => `linear-gradient(90deg,${ramp(name).join(",")})`;
 

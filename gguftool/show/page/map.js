@@ -47,7 +47,7 @@ function multiples(rows) {
     ticks: [[0, (over ? "≤ " : "") + times(-widest)], [0.25, times(-widest / 2)], [0.5, "1×"], [0.75, times(widest / 2)],
       [1, (over ? "≥ " : "") + times(widest)]],
     at: (v, row) => (v > 0 ? 0.5 + Math.log(v / medians[row]) / widest / 2 : 0),
-    told: (v, row) => (medians[row] > 0 ? `${words(v / medians[row])} × the kind’s median` : "") };
+    told: (v, row) => (medians[row] > 0 ? `${Number((v / medians[row]).toPrecision(3))} × the kind’s median` : "") };
 }
 function spans(rows) {
   const ends = rows.map((row) => [Math.min(...row), Math.max(...row)]);
@@ -125,6 +125,7 @@ function show(cell, x, y) {
   const line = element("span", value ? `${figure.title}: ${value}` : "no value", { class: "value" });
   tip.replaceChildren(element("b", name), line, element("span", `Layer ${layers[cell.j]}${more ? ` · ${more}` : ""}`));
   tip.hidden = false;
+  tip.style.left = "0"; // its width is that of its words, not of the room to the right
   const { width, height } = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - width - 8))}px`;
   tip.style.top = `${y + 18 + height > innerHeight ? Math.max(8, y - height - 12) : y + 18}px`;
