@@ -17,6 +17,9 @@
 /* What a ternary type at 1.5 bits may need: IQ1_S stores rows with heavy tails at 0.74 of their size. */
 #define GT_MAX_GAIN 1.4375 /* below 1.5, which would double the least binary16 */
 
+/* Rows with a larger sum of squares keep their gain: their values might pass the end of binary32. */
+#define GT_MAX_ENERGY 1e76
+
 #define GT_IQ1_M 29
 
 /* Where a block's f16 scales lie, ended by -1; none for types whose gain is left alone. Of a type with a row header it
@@ -69,7 +72,7 @@ static double gt_gain(gt_error_row error_row, const float *x, const float *y, co
     error_row(x, y, w, n, xy);
     error_row(y, x, w, n, yx);
     double xx = xy[1], product = (xx + yx[1] - xy[0]) / 2;
-    if (!(product > 0)) return 1;
+    if (!(product > 0 && yx[3] <= GT_MAX_ENERGY)) return 1;
     double gain = xx / product;
     return gain > GT_MAX_GAIN ? GT_MAX_GAIN : gain < 1 / GT_MAX_GAIN ? 1 / GT_MAX_GAIN : gain;
 }

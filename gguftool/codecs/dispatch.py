@@ -23,7 +23,7 @@ from gguftool.errors import CodecError, UsageError
 from gguftool.format.quanttypes import QuantType, type_by_name, why_woven
 
 #: Goes into journals and provenance; changes whenever any encoder's bytes change.
-KERNELS_VERSION = "4"
+KERNELS_VERSION = "5"
 
 #: What a search minimises: the importance-weighted squared error; the same with the reference's own weights; the plain
 #: one; or, "unbiased", the first, and then every row gets its gain back (native/gain.h says why).
@@ -35,8 +35,9 @@ VARIANTS = ("table", "poly")
 
 #: The objective that gave real models the lower KL divergence (tests/bench_objectives.py), where it is not "imatrix".
 _MAINLINE = ("q2_K", "q3_K", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs")
-_IK = ("iq2_k", "iq2_kl", "iq3_k", "iq4_k", "iq4_ks", "iq4_kss", "iq5_k")
-DEFAULT_OBJECTIVE: dict[str, str] = dict.fromkeys((*_MAINLINE, *_IK), "unbiased")
+_IK_3 = ("iq1_kt", "iq2_kt", "iq2_ks", "iq2_k", "iq2_kl", "iq3_kt", "iq3_ks", "iq3_k")
+_IK_6 = ("iq4_kt", "iq4_kss", "iq4_ks", "iq4_k", "iq5_ks", "iq5_k", "iq6_k")
+DEFAULT_OBJECTIVE: dict[str, str] = dict.fromkeys((*_MAINLINE, *_IK_3, *_IK_6), "unbiased")
 
 #: Columns of one block of the importance policy (prepare_importance), whatever the type's own block.
 POLICY_BLOCK = 256

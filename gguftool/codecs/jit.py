@@ -65,6 +65,8 @@ SCALES |= dict.fromkeys((*_FIRST, "iq2_k", "iq3_k", "iq4_k", "iq5_k", "iq6_k"), 
 SCALES |= dict.fromkeys(("iq4_ks", "iq2_ks", "iq4_kss", "iq5_ks", "iq3_ks", "iq2_kl"), (0,))
 SCALES |= dict.fromkeys(("iq1_kt", "iq2_kt", "iq3_kt", "iq4_kt"), (0,))
 MAX_GAIN = 1.4375
+#: Rows with a larger sum of squares keep their gain: their values might pass the end of float32.
+MAX_ENERGY = 1e76
 
 
 def isa() -> str:
@@ -138,7 +140,9 @@ def _gain(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], w: npt.NDArray
     _add_errors(x, y, w, xy)
     _add_errors(y, x, w, yx)
     product = (xy[1] + yx[1] - xy[0]) / 2
-    return min(max(float(xy[1] / product), 1 / MAX_GAIN), MAX_GAIN) if product > 0 else 1.0
+    if not (product > 0 and yx[3] <= MAX_ENERGY):
+        return 1.0
+    return min(max(float(xy[1] / product), 1 / MAX_GAIN), MAX_GAIN)
 
 
 def _scale_row(t: QuantType, gain: float, row: npt.NDArray[np.uint8]) -> None:

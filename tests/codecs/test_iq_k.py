@@ -93,7 +93,7 @@ def test_no_other_scales_and_codes_are_much_better(shared: Path, name: str) -> N
 def test_every_code_is_the_nearest(name: str) -> None:
     """No single code can be changed for the better, whatever the scale and the shift that were chosen."""
     x = (0.02 * np.random.default_rng(12).standard_t(3, (4, 512))).astype(np.float32)
-    blocks = dispatch.encode(x, name, lognormal(512))
+    blocks = dispatch.encode(x, name, lognormal(512), objective="imatrix")
     y = dispatch.decode(blocks, name, 512).reshape(-1, 16)
     reachable = []
     flat = blocks.reshape(-1, type_by_name(name).block_bytes)
@@ -131,7 +131,8 @@ def test_a_super_block_does_not_depend_on_its_neighbours(name: str) -> None:
     x, a = awkward_rows(1024), lognormal(1024)
     a[-1] = a.max()  # importances count by their ratio to the largest
     for weights, last in ((a, a[-256:]), (None, None)):
-        whole, part = dispatch.encode(x, name, weights), dispatch.encode(x[:, -256:], name, last)
+        whole = dispatch.encode(x, name, weights, objective="imatrix")
+        part = dispatch.encode(x[:, -256:], name, last, objective="imatrix")
         assert whole[:, -part.shape[1] :].tobytes() == part.tobytes()
 
 

@@ -78,6 +78,16 @@ def test_only_scales_change(kind: str, rows: np.ndarray, importance: np.ndarray)
         assert (plain[:, :56][:, 49::2] & 15 == fair[:, :56][:, 49::2] & 15).all()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if type_by_name(kind).row_header >= 4])
+def test_no_gain_makes_the_largest_numbers_infinite(kind: str, importance: np.ndarray) -> None:
+    rng = np.random.default_rng(9)
+    for x in (rng.choice((-1, 1), (4, 512)), rng.uniform(-1, 1, (4, 512)), 0.4 * rng.standard_normal((4, 512))):
+        rows = (np.clip(x, -1, 1) * np.finfo(np.float32).max).astype(np.float32)
+        for a in (importance, None):
+            blocks = dispatch.encode(rows, kind, a, objective="unbiased")
+            assert np.isfinite(dispatch.decode(blocks, kind, 512)).all()
+
+
 def test_legacy_types_keep_their_bytes(rows: np.ndarray) -> None:
     for kind in ("q8_0", "q4_0", "f16"):
         assert (dispatch.encode(rows, kind, objective="unbiased") == dispatch.encode(rows, kind)).all()

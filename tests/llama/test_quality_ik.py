@@ -1,8 +1,8 @@
 """Files of ik types as models: KL divergence to F16, beside that of ik_llama.cpp's own files.
 
 libllama knows none of the types, so every file is decoded to F32 first and run as that. The reference's rows
-(../shared/imatrix/reference-results.md) were run by ik_llama.cpp itself, which rounds activations to 8 bits: what that
-costs is small, and was measured on files that libllama runs both ways (README).
+(../shared/imatrix/reference-results.md) were run by ik_llama.cpp itself, which rounds activations to 8 bits; what that
+costs is known from files that libllama runs both ways, and is taken off the reference's figures.
 
 ``python tests/llama/test_quality_ik.py [CHUNKS [TYPE ...]]`` prints the table of all types, mainline's between them.
 """
@@ -26,6 +26,9 @@ MODELS = ("prose-llama-11m", "prose-moe-8m")
 
 #: Rows of reference-quants.json: the reference's mean KL divergence over 60 chunks.
 REFERENCE = {"ik-IQ4_KSS": 0.019295, "ik-IQ4_KSS-noim": 0.026204, "ik-IQ4_KSS-recipe": 0.012283}
+
+#: What rounding the activations adds: 0.00068 to an IQ4_XS file of 0.0137, 0.00066 to a Q6_K file of 0.0009 (dense).
+ACTIVATIONS = 0.0007
 
 #: In order of their size in these models.
 TYPES = (
@@ -54,12 +57,12 @@ def test_iq4_kss_is_a_better_model_than_the_references(shared: Path, tmp_path: P
     """The plain row on the reference's 60 chunks; the others on 24, the bound scaled by what these are to 60 for us."""
     model = Comparison(shared, MODELS[0], 60)
     plain = model.divergences(decoded(write(shared, "ik-IQ4_KSS", tmp_path)))
-    assert plain.mean() < 0.95 * REFERENCE["ik-IQ4_KSS"]
+    assert plain.mean() < REFERENCE["ik-IQ4_KSS"] - ACTIVATIONS
     part = 24
     scale = plain[: len(plain) // model.chunks * part].mean() / plain.mean()
     for row in ("ik-IQ4_KSS-noim", "ik-IQ4_KSS-recipe"):
         kld = model.divergences(decoded(write(shared, row, tmp_path)), part).mean()
-        assert kld < 0.95 * scale * REFERENCE[row], (row, kld, scale)
+        assert kld < scale * (REFERENCE[row] - ACTIVATIONS), (row, kld, scale)
 
 
 @pytest.mark.parametrize("row", REFERENCE)
