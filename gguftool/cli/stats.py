@@ -23,12 +23,22 @@ _SORTS = {"kind": "kind", "layer": "layer", "name": "name"}
 _SORTS |= {figure.removesuffix("_pct").replace("_", "-"): figure for figure in FIGURES}
 
 
+def _order(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """An order by its word, or by the name that its figure has as a column."""
+    if value is None:
+        return None
+    word, known = value.removesuffix("_pct").replace("_", "-"), [*_SORTS, *weights.SORTS]
+    if word not in known:
+        raise click.BadParameter(f"'{value}' is none of {', '.join(known)}")
+    return word
+
+
 @click.command("stats")
 @click.argument("file", type=click.Path(readable=False), required=False)
 @click.option("--model", type=click.Path(readable=False), help="A GGUF model: statistics of its weights, too or alone.")
 @click.option(
     "--sort",
-    type=click.Choice([*_SORTS, *weights.SORTS]),
+    callback=_order,
     metavar="ORDER",
     help="kind (then layer: the default), layer, name or a figure.",
 )

@@ -16,7 +16,7 @@ from support_imatrix import F32, VECTORS, as_dat, dat, floats, imatrix_gguf, key
 from support_models import shapes, write_imatrix, write_model
 
 from gguftool.cli.main import cli
-from gguftool.imatrix.figures import LayerStatistics, TensorStatistics, columns
+from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics, columns
 
 
 def run(*args: object) -> Result:
@@ -63,6 +63,14 @@ def test_no_layers(file: Path) -> None:
 def test_orders(file: Path, sort: str, order: list[int | None]) -> None:
     rows = json.loads(run(file, "--sort", sort, "--format", "json").stdout)["tensors"]
     assert [row["layer"] for row in rows] == order
+
+
+def test_orders_may_be_named_as_columns(file: Path) -> None:
+    assert run(file, "--sort", "entropy_norm_pct").stdout == run(file, "--sort", "entropy-norm").stdout
+    for figure in FIGURES:
+        assert run(file, "--sort", figure, "--format", "csv").exit_code == 0
+    done = run(file, "--sort", "none")
+    assert done.exit_code == 2 and "'none' is none of kind, layer," in done.stderr
 
 
 def test_json(file: Path) -> None:
