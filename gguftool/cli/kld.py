@@ -31,6 +31,7 @@ def command(
     """
     from tqdm import tqdm
 
+    from gguftool.cli.running import terminable
     from gguftool.show.tables import render
     from gguftool.verbs.kld import kld
 
@@ -41,7 +42,7 @@ def command(
         bar.total, bar.n = total, done
         bar.refresh()
 
-    try:
+    with terminable(), bar:  # whatever ends it, decoded copies of models are removed
         measured = kld(
             models,
             text,
@@ -51,8 +52,6 @@ def command(
             threads=threads or os.cpu_count() or 1,
             progress=step,
         )
-    finally:
-        bar.close()
     row = _plain if style in ("json", "csv") else _row
     rows = [row(m.path.name, m.nbytes, m.result) for m in measured]
     click.echo(render(list(rows[0]), [list(row.values()) for row in rows], style))
