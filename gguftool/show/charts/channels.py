@@ -23,6 +23,7 @@ from gguftool.show.charts.page import (
     figure_of,
     heading,
     layer_ticks,
+    log_ticks,
     plain_number,
     stack,
     styled,
@@ -40,7 +41,7 @@ _PANEL = 1.7
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Outliers kept of one tensor, and channels that are traced through the layers.
 _MOST, _TRACED = 200, 5
-_NOTE = "Bars: the middle half and 90 % of the channels. Dots: outliers, above Q3 (Q3/Q1)³, with their channels."
+_NOTE = "Bars: middle half and 90 % of the channels. Dots: outliers, above Q3 (Q3/Q1)³."
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,8 @@ def _panel(axes: Axes, held: dict[int, Spread], layers: list[int], traced: dict[
     axes.set_xlim(-0.5, len(layers) - 0.5)
     _limits(axes, q, [value for one in held.values() for *_, value in one.far])
     layer_ticks(axes, layers)
-    _log_axis(axes)
+    log_ticks(axes)
+    axes.set_axisbelow(True)
     for i, channel in enumerate(traced):
         points = [(place[at], v) for at, one in held.items() for m, c, v in one.far if (m, c) == channel]
         style: dict[str, Any] = {"color": COLOURS[1 + i], "marker": MARKERS[i], "markersize": 3, "linewidth": 0.6}
@@ -224,7 +226,8 @@ def _one(imatrix: Imatrix, name: str, title: str | None) -> Chart:
     axes.set_yscale("log")
     axes.set_xlim(-0.5 - 0.01 * values.shape[1], values.shape[1] * 1.01 - 0.5)
     _limits(axes, values, [])
-    _log_axis(axes)
+    log_ticks(axes)
+    axes.set_axisbelow(True)
     axes.set_xlabel("channel")
     _points(axes, values, one)
     for height, dashes in ((one.quantiles[2], "-"), (one.fence, (0, (4, 2)))):
@@ -232,11 +235,12 @@ def _one(imatrix: Imatrix, name: str, title: str | None) -> Chart:
             axes.axhline(height, color=INK, linewidth=0.6, linestyle=dashes, zorder=3)
     marks = [Mark(c, v, _channel_text((m, c)), v) for m, c, v in one.far]
     axes.plot([m.x for m in marks], [m.y for m in marks], "o", color=COLOURS[1], markersize=3.2, zorder=4)
-    number(axes, marks, most=30)
+    number(axes, marks, most=30, clear=[one.fence])
     _histogram(axes, values)
     far = f"{one.n_far:,} outlier{'' if one.n_far == 1 else 's'} above {plain_number(one.fence)} (dashed)"
     zero = f", {one.n_zero:,} at 0 not drawn" if one.n_zero else ""
-    heading(axes, f"mean square of {one.n:,} channels{_experts_note([one])}: "
+    of = f"{values.shape[1]:,} channels" + (f" of {len(values)} experts" if one.n_mat > 1 else "")
+    heading(axes, f"mean square of {of}{_experts_note([one])}: "
                   f"median {plain_number(one.quantiles[2])}, {far}{zero}", width_of(axes) + 1.1)  # fmt: skip
     return chart
 
@@ -273,17 +277,3 @@ def _limits(axes: Axes, *drawn: npt.ArrayLike) -> None:
     low, high = (float(held.min()), float(held.max())) if held.size else (0.1, 10.0)
     margin = max(1.3, (high / low) ** 0.07)
     axes.set_ylim(low / margin, high * margin)
-
-
-def _log_axis(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(
-        LogLocator(10, subs=(1,) if high / low > 1000 else (1, 3) if high / low > 50 else (1, 2, 5), numticks=8)
-    )
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gguftool.errors import UsageError
 from gguftool.format.names import layer_of
 from gguftool.show.charts.channels import kind_of
-from gguftool.show.charts.heat import colour_bar
+from gguftool.show.charts.heat import Colouring, colour_bar
 from gguftool.show.charts.page import (
     ABSENT,
     COLOURS,
@@ -102,7 +102,8 @@ def _draw(axes: Axes, kinds: str, layers: Sequence[int], tokens: Grid, known: bo
     shown = np.where(tokens > 0, tokens if known else math.sqrt(low * high), np.nan)
     blues = LinearSegmentedColormap.from_list("", ["#D9E9F4", "#56A0D0", "#0A3A66"])
     axes.set_facecolor(ABSENT)
-    image = axes.imshow(shown, aspect="auto", cmap=blues, norm=LogNorm(low, high), interpolation="nearest")
+    norm = LogNorm(low, high)
+    image = axes.imshow(shown, aspect="auto", cmap=blues, norm=norm, interpolation="nearest")
     missed = np.where(tokens == 0, 0.0, np.nan)
     axes.imshow(missed, aspect="auto", cmap=ListedColormap([UNREACHED]), interpolation="nearest")
     axes.spines[:].set_visible(False)
@@ -112,7 +113,8 @@ def _draw(axes: Axes, kinds: str, layers: Sequence[int], tokens: Grid, known: bo
     axes.set_ylabel("layer")
     heading(axes, f"{kinds}: {'tokens per expert' if known else 'experts reached'}", width_of(axes) - 2.0 * known)
     if known:
-        colour_bar(axes, image, extend="min" if low > positive.min(initial=np.inf) else "neither")
+        extend = "min" if low > positive.min(initial=np.inf) else "neither"
+        colour_bar(axes, image, Colouring(shown, norm, "", extend))
 
 
 def _padded(rows: Sequence[npt.NDArray[np.int64]]) -> Grid:

@@ -27,7 +27,7 @@ from gguftool.show.charts.page import (
     widest,
     width_of,
 )
-from gguftool.show.charts.table import Grid, Table, table
+from gguftool.show.charts.table import Grid, Table, table, without_empty
 from gguftool.show.charts.words import words
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 ROW = 0.25
 #: Inches beside a chart that the word below its layers takes.
 BESIDE = 0.45
-#: Where the colours of multiples end, so that one odd layer does not bleach the others.
-_WIDEST = 10.0
+#: Where the colours of multiples end.
+_ENDS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 _BAR = 1.7
 
 
@@ -56,6 +56,7 @@ class Colouring:
     sign: str = ""
     beside: tuple[str, ...] = ()
     note: str = ""
+    ticks: tuple[float, ...] = ()
 
 
 @styled
@@ -68,7 +69,7 @@ def heatmap(source: Source, figures: str | Sequence[str] = "mean", *, title: str
     where outliers begin. Kinds that see the same input share a row. UsageError if nothing lies in a layer.
     """
     names = [figures] if isinstance(figures, str) else list(figures)
-    found = table(source, names)
+    found = without_empty(table(source, names))
     colourings = {name: colouring(found.values[name], name) for name in names}
     chart, panels = stack(
         title if title is not None else found.file,
@@ -115,22 +116,22 @@ def draw_map(axes: Axes, found: Table, shown: Colouring, title: str, *, last: bo
     for i, text in enumerate(shown.beside):
         axes.annotate(text, (1, i), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                       va="center", size=SMALL, color=INK)  # fmt: skip
-    colour_bar(axes, image, extend=shown.extend, sign=shown.sign)
+    colour_bar(axes, image, shown)
     across = width_of(axes)
     heading(axes, title + shown.note, across - _BAR - 0.25)
 
 
-def colour_bar(axes: Axes, image: AxesImage, *, extend: str, sign: str = "") -> None:
+def colour_bar(axes: Axes, image: AxesImage, shown: Colouring) -> None:
     """What the colours of a map mean, above its right edge."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     bar = inset(axes, right=0, above=0.08, width=_BAR, height=0.09)
-    keyed = figure_of(axes).colorbar(image, cax=bar, orientation="horizontal", extend=extend,
+    keyed = figure_of(axes).colorbar(image, cax=bar, orientation="horizontal", extend=shown.extend,
                                                 ticklocation="top")  # fmt: skip
     keyed.outline.set_visible(False)
-    keyed.set_ticks(_bar_ticks(image.norm))
+    keyed.set_ticks(shown.ticks or _bar_ticks(image.norm))
     bar.xaxis.set_minor_locator(NullLocator())
-    bar.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{sign}{plain_number(value)}"))
+    bar.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{plain_number(value)}{shown.sign}"))
     bar.tick_params(labelsize=SMALL, length=2, pad=1)
 
 
@@ -142,9 +143,10 @@ def footnote(found: Table, figures: Sequence[str], shown: Iterable[Colouring]) -
     if any((found.there & ~np.isfinite(one.values)).any() for one in shown):
         parts.append("hatched: no value")
     outside = [
-        f"{name} {', '.join(numbers)}"
+        f"{name} {plain_number(held[figure])}"
+        for figure in figures[: len(figures) == 1]
         for name, held in found.apart.items()
-        if (numbers := [plain_number(held[f]) for f in figures if math.isfinite(held[f])])
+        if math.isfinite(held[figure])
     ]
     if outside:
         parts.append(f"outside of layers: {'; '.join(outside[:4])}{' …' if len(outside) > 4 else ''}")
@@ -177,7 +179,8 @@ def _plain(values: Grid) -> Colouring:
     low, high, extend = bounds(values)
     if extend == "neither":
         low, high = _rounded(low, high)
-    return Colouring(values, Normalize(low, high), "viridis", extend)
+    only = np.unique(values[np.isfinite(values)])
+    return Colouring(values, Normalize(low, high), "viridis", extend, ticks=(float(only[0]),) if only.size == 1 else ())
 
 
 def _rounded(low: float, high: float) -> tuple[float, float]:
@@ -215,12 +218,14 @@ def ratios(values: Grid) -> Colouring:
 
 
 def _about_one(shown: Grid, beside: tuple[str, ...], note: str, sign: str) -> Colouring:
+    """Colours to both sides of 1, as far as values go that are not far out, at least to 5/4 and at most to 10."""
     from matplotlib.colors import LogNorm
 
-    widest_of_all = math.exp(np.abs(np.log(shown[np.isfinite(shown) & (shown > 0)])).max(initial=0))
-    limit = min(max(1.25, widest_of_all), _WIDEST)
-    beyond = shown[np.isfinite(shown)]
-    over, under = bool((beyond > limit * 1.0001).any()), bool((beyond < 0.9999 / limit).any())
+    amounts = np.abs(np.log(shown[np.isfinite(shown) & (shown > 0)]))
+    far = math.exp(bounds(np.append(amounts, -amounts))[1]) if amounts.size else 1.0
+    limit = next((end for end in _ENDS if end >= far * 0.999), _ENDS[-1])
+    held = shown[np.isfinite(shown)]
+    over, under = bool((held > limit * 1.0001).any()), bool((held < 0.9999 / limit).any())
     extend = "both" if over and under else "max" if over else "min" if under else "neither"
     shown = np.where(shown == 0, 0.1 / limit, shown)
     return Colouring(shown, LogNorm(1 / limit, limit), "PuOr_r", extend, sign, beside, note)

@@ -25,13 +25,19 @@ class Mark:
     weight: float
 
 
-def number(axes: Axes, marks: Sequence[Mark], *, most: int = 14) -> None:
-    """Writes the numbers of the heaviest marks to their right, left or top, never over another or over a mark."""
+def number(axes: Axes, marks: Sequence[Mark], *, most: int = 14, clear: Sequence[float] = ()) -> None:
+    """Writes the numbers of the heaviest marks to their right, left or top, never over another or over a mark.
+
+    ``clear`` are heights of lines that no number may cross.
+    """
     scale = 72 / figure_of(axes).dpi
     frame = tuple(scale * edge for edge in axes.get_window_extent().extents)
     pixels = [axes.transData.transform((mark.x, mark.y)) for mark in marks]
     points = [(scale * float(x), scale * float(y)) for x, y in pixels]
     taken: list[_Box] = [(x - 1.5, y - 1.5, x + 1.5, y + 1.5) for x, y in points]
+    for height in clear:
+        y = scale * float(axes.transData.transform((0, height))[1])
+        taken.append((frame[0], y - 0.7, frame[2], y + 0.7))
     order = sorted(range(len(marks)), key=lambda i: (-marks[i].weight, marks[i].x, marks[i].text))
     written = 0
     for i in order:

@@ -14,6 +14,7 @@ from gguftool.show.charts.page import (
     Chart,
     heading,
     layer_ticks,
+    log_ticks,
     marker_style,
     plain_number,
     stack,
@@ -21,7 +22,7 @@ from gguftool.show.charts.page import (
     widest,
     width_of,
 )
-from gguftool.show.charts.table import Grid, Table, table
+from gguftool.show.charts.table import Grid, Table, table, without_empty
 from gguftool.show.charts.words import words
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def lines(source: Source, figures: str | Sequence[str] = "zd_pct", *, title: str
     have the tensor, also where others lie between (hybrid models), and break where there is no value.
     """
     names = [figures] if isinstance(figures, str) else list(figures)
-    found = table(source, names)
+    found = without_empty(table(source, names))
     chart, panels = stack(
         title if title is not None else found.file,
         [max(_PANEL, 0.17 * len(found.kinds))] + [_PANEL] * (len(names) - 1),
@@ -61,7 +62,7 @@ def overview(
     source: Source, figure: str = "mean", over: Sequence[str] = ("zd_pct", "cossim"), *, title: str | None = None
 ) -> Chart:
     """``heatmap`` of one statistic above ``lines`` of others, layer under layer, on one page."""
-    found = table(source, [figure, *over])
+    found = without_empty(table(source, [figure, *over]))
     shown = colouring(found.values[figure], figure)
     chart, panels = stack(
         title if title is not None else found.file,
@@ -69,6 +70,7 @@ def overview(
         width=map_width(len(found.layers)),
         left=max(0.65, 0.2 + widest(found.kinds, 8.0)),
         right=max(legend_width(found.kinds), 0.25 + widest(shown.beside, SMALL)),
+        head=[0.42, *[0.3] * len(over)],
         note=footnote(found, [figure], [shown]),
     )
     draw_map(panels[0], found, shown, words(figure).title, last=False)
@@ -81,7 +83,7 @@ def overview(
 
 def draw_lines(axes: Axes, found: Table, figure: str, *, last: bool = True) -> None:
     """One line per kind into axes."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     values = found.values[figure]
     for i, kind in enumerate(found.kinds):
@@ -91,13 +93,13 @@ def draw_lines(axes: Axes, found: Table, figure: str, *, last: bool = True) -> N
         axes.plot(at, values[i, at], label=kind, **style)
     if _wide(values, words(figure).scale):
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        log_ticks(axes)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
+        axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
+        axes.grid(axis="y")
     if words(figure).scale == "ratio":
         axes.axhline(1, color=FAINT, linewidth=0.6, zorder=0)
-    axes.grid(axis="y")
     axes.set_axisbelow(True)
     if not np.isfinite(values).any():
         axes.set_yticks([])

@@ -92,7 +92,7 @@ def stack(
     width: float,
     left: float,
     right: float,
-    head: float = 0.42,
+    head: float | Sequence[float] = 0.42,
     foot: float = 0.32,
     note: str = "",
 ) -> tuple[Chart, list[Axes]]:
@@ -101,9 +101,10 @@ def stack(
     ``left``, ``width`` and ``right`` are labels, axes and what stands beside them; ``head`` is what stands above each
     of the axes and ``foot`` what stands below the last.
     """
+    heads = [head] * len(heights) if isinstance(head, float) else head
     across, top = left + width + right, 0.36 if title else 0.08
     said = wrapped(note, across - left - 0.1, 7)
-    down = top + sum(heights) + len(heights) * head + (len(heights) - 1) * 0.3 + foot + 0.14 * len(said) + 0.06
+    down = top + sum(heights) + sum(heads) + (len(heights) - 1) * 0.3 + foot + 0.14 * len(said) + 0.06
     chart = Chart(figsize=(across, down))
     FigureCanvasAgg(chart)
     if title:
@@ -112,8 +113,8 @@ def stack(
     for i, line in enumerate(reversed(said)):
         chart.text(left / across, (0.07 + 0.14 * i) / down, line, size=7, color=FAINT)
     found, y = [], down - top
-    for height in heights:
-        y -= head + height
+    for above, height in zip(heads, heights, strict=True):
+        y -= above + height
         found.append(chart.add_axes((left / across, y / down, width / across, height / down)))
         y -= 0.3
     return chart, found
@@ -209,7 +210,7 @@ def layer_ticks(axes: Axes, layers: Sequence[int], *, label: bool = True, vertic
     axis = axes.yaxis if vertical else axes.xaxis
     axis.set_ticks(found, [str(layers[i]) for i in found])
     if label:
-        axes.annotate("layer", (1, 0), (5, -4.5), xycoords="axes fraction", textcoords="offset points",
+        axes.annotate("layer", (1, 0), (5, -6), xycoords="axes fraction", textcoords="offset points",
                       va="top", size=SMALL)  # fmt: skip
 
 
@@ -223,11 +224,22 @@ def _round_ticks(layers: Sequence[int], step: int) -> list[int]:
     return found if len(found) * step * 2 >= len(layers) else list(range(0, len(layers), step))
 
 
+def log_ticks(axes: Axes) -> None:
+    """Labels and grid of a logarithmic axis whose limits are set: decades, and between them where those are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axes.get_ylim()
+    between = (1,) if high / low > 1000 else (1, 3) if high / low > 50 else (1, 2, 5)
+    axes.yaxis.set_major_locator(LogLocator(10, subs=between, numticks=8))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
+    axes.grid(axis="y")
+
+
 def plain_number(value: float, _position: object = None) -> str:
     """A number as a reader wants it on an axis: 0.001, 12, 1,500, 3e+06."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    said = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return said.replace("-", MINUS, 1) if value < 0 else said
 
 
 def marker_style(index: int) -> dict[str, Any]:

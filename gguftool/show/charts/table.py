@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,8 @@ MOST_KINDS = 64
 _LONGEST = 44
 #: Kinds that agree in all of these saw the same input.
 _SAME_INPUT = ("n", "sum", "max", "std", "rank_corr", "cosine", "tv")
+#: In a frame of coverage: kinds that agree in these saw the same tokens.
+_SAME_TOKENS = ("n_mat", "tokens", "least", "median", "most", "routing_entropy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def table(source: Source, figures: Sequence[str], *, merge: bool = True) -> Tabl
         raise UsageError("no tensor of the importance matrix lies in a layer: there is nothing to draw over layers")
     kind = [printable(str(k)) for k in columns.get("kind", columns.get("stack", ["all tensors"] * len(layer)))]
     used = {name: _numbers(columns, name) for name in dict.fromkeys(figures)}
-    proof = {name: _numbers(columns, name) for name in _SAME_INPUT if name in columns}
+    same = _SAME_TOKENS if "least" in columns else _SAME_INPUT
+    proof = {name: _numbers(columns, name) for name in same if name in columns}
     layers = sorted({value for value in layer if value is not None})
     there, grids = _grids(kind, layer, layers, used | proof)
     order = list(dict.fromkeys(sorted(k for k, at in zip(kind, layer, strict=True) if at is not None)))
@@ -73,6 +76,17 @@ def table(source: Source, figures: Sequence[str], *, merge: bool = True) -> Tabl
         there[first],
         {name: grids[name][first] for name in used},
         _apart(columns, layer, used),
+    )
+
+
+def without_empty(found: Table) -> Table:
+    """The table without kinds that have no value in any figure, if others have."""
+    kept = np.logical_or.reduce([np.isfinite(grid).any(axis=1) for grid in found.values.values()])
+    if kept.all() or not kept.any():
+        return found
+    kinds = tuple(kind for kind, keep in zip(found.kinds, kept, strict=True) if keep)
+    return replace(
+        found, kinds=kinds, there=found.there[kept], values={name: grid[kept] for name, grid in found.values.items()}
     )
 
 
@@ -145,7 +159,7 @@ def _groups(
         return (
             bool((there[a] == there[b]).all())
             and all(np.allclose(grids[f][a], grids[f][b], rtol=1e-6, atol=0, equal_nan=True) for f in both)
-            and any(np.isfinite(grids[f][a]).any() for f in proof if f != "n")
+            and any(np.isfinite(grids[f][a]).any() for f in proof if f not in ("n", "n_mat"))
         )
 
     groups: list[list[int]] = []
