@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gguftool.cli.plots import check_plot, plot_difference
+
 if TYPE_CHECKING:
     from gguftool.show.tables import Column
     from gguftool.verbs.imatrix_coverage import Against, Coverage
@@ -103,8 +105,20 @@ def coverage(
 )
 @click.option("--tensor", "tensors", metavar="REGEX", help="Only tensors whose names contain a match.")
 @click.option("--all", "every", is_flag=True, help="All tensors, as CSV and JSON have them.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="Draw the distances into a .png, .svg or .pdf.")
+@click.option("--plot-of", metavar="COLUMN", help="Draw a statistic of both files instead, and how it changed.")
 @_STYLE
-def diff(a: str, b: str, top: int, sort: str, tensors: str | None, every: bool, style: str) -> None:
+def diff(
+    a: str,
+    b: str,
+    top: int,
+    sort: str,
+    tensors: str | None,
+    every: bool,
+    plot: str | None,
+    plot_of: str | None,
+    style: str,
+) -> None:
     """Compare the importance matrices A and B of one model, tensor by tensor: to choose between calibration texts.
 
     rank: Spearman's rank correlation of the channels' importances; cosine; TV: the share of importance that lies on
@@ -113,9 +127,12 @@ def diff(a: str, b: str, top: int, sort: str, tensors: str | None, every: bool, 
     """
     from gguftool.verbs.imatrix_diff import imatrix_difference
 
+    check_plot(plot, plot_of)
     found = imatrix_difference(a, b, tensors=tensors)
     for line in found.warnings:
         _warn(line)
+    if plot:
+        plot_difference(found, plot, {"rank": "rank_corr"}.get(sort, sort), plot_of, tensors)
     _show_difference(found, style, sort, None if every else top)
 
 

@@ -10,6 +10,7 @@ import click
 from gguftool.errors import UsageError
 
 if TYPE_CHECKING:
+    from gguftool.verbs.imatrix_diff import Difference
     from gguftool.verbs.stats import Statistics
 
 KINDS = ("overview", "heatmap", "lines", "channels", "experts")
@@ -24,8 +25,8 @@ def plot_options(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callabl
         for option in (
             click.option("--plot-of", multiple=True, type=click.Choice(list(names)), metavar="FIGURE", help="What "
                          "to draw; several stand below each other. By default mean, and zd and cossim as lines."),
-            click.option("--plot-kind", type=click.Choice(KINDS), default="overview", show_default=True,
-                         help="Chart: a map above lines, a map, lines, importances of the channels, experts' tokens."),
+            click.option("--plot-kind", type=click.Choice(KINDS), help="A map above lines (the default), a map, "
+                         "lines, the channels' importances, or the experts' tokens."),
             click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this .png, .svg or .pdf."),
         ):  # fmt: skip
             command = option(command)
@@ -34,12 +35,18 @@ def plot_options(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callabl
     return add
 
 
-def plot_stats(found: Statistics, path: str, kind: str, figures: Sequence[str]) -> None:
+def check_plot(path: str | None, *chosen: object) -> None:
+    """UsageError for a choice of chart without a file to draw it into."""
+    if path is None and any(chosen):
+        raise UsageError("that chooses a chart: name a file with --plot")
+
+
+def plot_stats(found: Statistics, path: str, kind: str | None, figures: Sequence[str]) -> None:
     """Draws statistics into a file; the distributions of channels and the experts' tokens are read from theirs."""
     from gguftool.imatrix.file import open_imatrix
     from gguftool.show import charts
 
-    title = found.path.name
+    title, kind = found.path.name, kind or "overview"
     if kind in ("channels", "experts"):
         if figures:
             raise UsageError(f"--plot-kind {kind} draws no statistic: leave --plot-of out")
@@ -53,4 +60,18 @@ def plot_stats(found: Statistics, path: str, kind: str, figures: Sequence[str]) 
             chart = charts.overview(found.tensors, wanted[0], over, title=title)
         else:
             chart = (charts.heatmap if kind == "heatmap" else charts.lines)(found.tensors, wanted, title=title)
+    charts.save(chart, path)
+
+
+def plot_difference(found: Difference, path: str, by: str, figure: str | None, tensors: str | None) -> None:
+    """Draws how far the tensors of two files are ``by``, or a statistic of both and how it changed."""
+    from gguftool.show import charts
+    from gguftool.verbs.stats import stats
+
+    names = found.a.name, found.b.name
+    if figure is None:
+        chart = charts.moved(found.tensors, by, title=" → ".join(names))
+    else:
+        sides = [stats(side, tensors=tensors).tensors for side in (found.a, found.b)]
+        chart = charts.difference(sides[0], sides[1], figure, names=names)
     charts.save(chart, path)

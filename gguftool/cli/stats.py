@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gguftool.cli import weights
-from gguftool.cli.plots import plot_options, plot_stats
+from gguftool.cli.plots import check_plot, plot_options, plot_stats
 from gguftool.errors import UsageError
 from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics
 from gguftool.verbs.stats import Statistics, ordered, stats, upstream_stats
@@ -61,7 +61,7 @@ def command(
     layers: bool | None,
     tensors: str | None,
     plot: str | None,
-    plot_kind: str,
+    plot_kind: str | None,
     plot_of: tuple[str, ...],
     verbose: bool,
     every: bool,
@@ -87,6 +87,7 @@ def command(
     --compat upstream prints what llama-imatrix --show-statistics prints: cosines of raw sums with the layer directly
     before, 0 where there is none, float32 arithmetic.
     """  # fmt: skip
+    check_plot(plot, plot_kind, plot_of)
     if compat:
         if file is None or model or sort or plot or every or columns:
             raise UsageError(

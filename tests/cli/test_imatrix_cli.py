@@ -125,6 +125,24 @@ def test_diff(file: Path, tmp_path: Path) -> None:
     assert run("diff", file, other, "--all", "--format", "markdown").stdout.count("| blk.") == 6
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["--sort", "rank"], ["--plot-of", "mean"], ["--plot-of", "zd_pct", "--tensor", "q"]]
+)
+def test_diff_draws(file: Path, tmp_path: Path, words: list[str]) -> None:
+    other, out = tmp_path / "other.gguf", tmp_path / "chart.svg"
+    other.write_bytes(imatrix_gguf([("blk.0.attn_q.weight", (32, 24, 16, 8), (8,)), *VECTORS[1:]]))
+    done = run("diff", file, other, "--plot", out, *words)
+    assert done.exit_code == 0 and "attn_q" in done.stdout
+    assert b"</svg>" in out.read_bytes()
+
+
+def test_diff_draws_no_nonsense(file: Path, tmp_path: Path) -> None:
+    done = run("diff", file, file, "--plot", tmp_path / "chart.png", "--plot-of", "nonsense")
+    assert done.exit_code == 2 and "'nonsense' is no statistic" in done.stderr
+    done = run("diff", file, file, "--plot-of", "mean")
+    assert done.exit_code == 2 and "name a file with --plot" in done.stderr
+
+
 def test_show(file: Path) -> None:
     done = run("show", file)
     assert done.exit_code == 0 and "6 tensors, 40 values" in done.stdout

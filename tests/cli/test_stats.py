@@ -263,6 +263,8 @@ def test_plots_that_cannot_be(file: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2 and "draws no statistic" in done.stderr
     done = run(file, "--plot", tmp_path / "a.png", "--plot-kind", "experts", "--tensor", "attn")
     assert done.exit_code == 2 and "no tensor has experts" in done.stderr
+    done = run(file, "--plot-kind", "lines")
+    assert done.exit_code == 2 and "name a file with --plot" in done.stderr
     assert not list(tmp_path.glob("*.png"))
 
 

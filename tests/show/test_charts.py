@@ -76,8 +76,9 @@ def test_what_is_there_without_a_value_is_hatched(six: Imatrix) -> None:
 
 def test_an_outlier_does_not_bleach_the_others(opened: Open) -> None:
     chart = charts.heatmap(opened(dense_entries(12)), "mean")
-    norm = chart.axes[0].images[0].norm
-    assert (norm.vmin, norm.vmax) == (0.1, 10)
+    shown = chart.axes[0].images[0]
+    assert values_of(chart.axes[0]).max() > 900 and shown.norm.vmax <= 2 and shown.norm.vmin == 1 / shown.norm.vmax
+    assert shown.colorbar.extend == "max"
     low, high, ends = bounds(np.array([*range(20), 1000.0]))
     assert (low, high, ends) == (0, 19, "max")
     assert bounds(np.array([3.0, 3.0])) == (1.5, 4.5, "neither")
@@ -94,6 +95,15 @@ def test_lines_join_layers_that_have_the_tensor(opened: Open) -> None:
     assert len({(line.get_color(), line.get_marker()) for line in by_kind.values()}) == 6
     assert {axes.get_xlim() for axes in chart.axes} == {(-0.5, 23.5)}
     assert chart.axes[0].get_yscale() == "linear" and chart.axes[1].get_yscale() == "log"
+
+
+def test_coverage_and_figures_that_only_some_kinds_have(opened: Open) -> None:
+    imatrix = opened([*expert_entries(4, 8), *dense_entries(4)])
+    chart = charts.heatmap(imatrix.coverage(), ["reached_pct", "most"])
+    assert labels(chart.axes[0]) == ["attn_k/output/q/v, ffn_down/gate/up", "ffn_down/gate/up_exps"]
+    chart = charts.heatmap(imatrix, "routing_entropy_pct")
+    assert labels(chart.axes[0]) == ["ffn_down_exps", "ffn_gate/up_exps"]
+    check_readable(charts.heatmap(imatrix, ["kurtosis", "gain", "covariance", "l2", "reached_pct", "tokens"]))
 
 
 def test_lines_of_layers(opened: Open) -> None:
@@ -132,7 +142,7 @@ def test_channels_of_experts_are_numbered_with_their_expert(opened: Open) -> Non
     values[2 * 16 + 5] = 1e9
     chart = charts.channels(opened([(name, values, counts)]), name)
     text = said(chart)
-    assert "2:5" in text and "expert:channel" in text and "48 channels" in text
+    assert "2:5" in text and "expert:channel" in text and "16 channels of 3 experts" in text
 
 
 def test_experts(opened: Open) -> None:

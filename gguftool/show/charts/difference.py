@@ -35,7 +35,6 @@ from gguftool.show.charts.table import Grid, Table, file_of, table
 from gguftool.show.charts.words import words
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from gguftool.show.charts.table import Source
@@ -45,11 +44,14 @@ _ALIKE = ("rank_corr", "cosine")
 
 
 @styled
-def difference(a: Source, b: Source, figure: str = "mean", *, title: str | None = None) -> Chart:
+def difference(
+    a: Source, b: Source, figure: str = "mean", *, names: tuple[str, str] | None = None, title: str | None = None
+) -> Chart:
     """Maps of one statistic in two files, in the same colours, and of what changed from the first to the second.
 
-    ``a`` and ``b`` are frames or Imatrix objects. The change is a quotient where the statistic carries the scale of the
-    activations, else a difference. Layers and kinds that only one has are grey in the other.
+    ``a`` and ``b`` are frames or Imatrix objects, ``names`` what to call them if not by their files. The change is a
+    quotient where the statistic carries the scale of the activations, else a difference. Layers and kinds that only one
+    has are grey in the other.
     """
     first, second = table(a, [figure]), table(b, [figure])
     if first.kinds != second.kinds:
@@ -62,7 +64,7 @@ def difference(a: Source, b: Source, figure: str = "mean", *, title: str | None 
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = ratios(after / before) if quotient else changes(after - before)
     common = Table("", first.kinds, first.layers, first.there & second.there, {}, {})
-    names = file_of(a) or "first", file_of(b) or "second"
+    names = names or (file_of(a) or "first", file_of(b) or "second")
     chart, panels = stack(
         f"{names[0]} → {names[1]}" if title is None else title,
         [ROW * len(first.kinds)] * 3,
@@ -80,7 +82,7 @@ def difference(a: Source, b: Source, figure: str = "mean", *, title: str | None 
 
 
 @styled
-def moved(frame: pd.DataFrame, figure: str = "tv", *, most: int = 20, title: str | None = None) -> Chart:
+def moved(frame: Source, figure: str = "tv", *, most: int = 20, title: str | None = None) -> Chart:
     """A map of how far the tensors of two files are apart, above bars of those that moved most.
 
     ``frame`` comes from ``diff_imatrices``; ``figure`` is one of its columns: tv, rank_corr, cosine.
