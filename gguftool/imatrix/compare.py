@@ -13,7 +13,7 @@ matrix against each other and never one matrix against another.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class KindDifference:
 def tensor_differences(a: Comparable, b: Comparable) -> list[TensorDifference]:
     """One row per entry of either file, sorted by kind and layer, those outside of blocks last.
 
-    Entries of one file alone and of different shapes have no figures. One entry of each is in memory at a time.
+    Entries of one file alone and of different shapes have no figures. Two entries of each are in memory at a time.
     """
     names = {**dict.fromkeys(a.names), **dict.fromkeys(b.names)}
     shared, other = frozenset(a.names), frozenset(b.names)
@@ -113,57 +113,50 @@ def disagreeing(a: Comparable, b: Comparable) -> Mapping[str, tuple[tuple[int, i
     return {n: (a.shape(n), b.shape(n)) for n in a.names if n in both and a.shape(n) != b.shape(n)}
 
 
-def rank_correlation(a: _Floats, b: _Floats) -> _Floats:
-    """Spearman's rank correlation of every row of a with that of b, [n]; NaN where all of a row's values are equal."""
-    x, y = _ranks(a), _ranks(b)
-    x -= x.mean(axis=1, keepdims=True)
-    y -= y.mean(axis=1, keepdims=True)
-    return _cosines(x, y)
+def rank_correlation(a: _Floats, b: _Floats) -> float:
+    """Spearman's rank correlation of two vectors; NaN where all values of one are equal."""
+    return _cosine(_ranks(a), _ranks(b))
 
 
 def _figures(a: _Floats, b: _Floats) -> tuple[int, float, float, float]:
-    if not a.size:
-        return 0, _NAN, _NAN, _NAN
-    ranks = rank_correlation(a, b)
-    a, b = _shares(a), _shares(b)
-    distances = 0.5 * np.abs(a - b).sum(axis=1)
-    return a.size, _average(ranks), _average(_cosines(a, b)), _average(distances)
-
-
-def _shares(a: _Floats) -> _Floats:
-    """Every row divided by its sum; NaN for a row of zeros."""
-    sums = a.sum(axis=1, keepdims=True)
-    shares: _Floats = np.divide(a, sums, out=np.full_like(a, _NAN), where=sums > 0)
-    return shares
-
-
-def _cosines(a: _Floats, b: _Floats) -> _Floats:
-    products = np.einsum("ij,ij->i", a, b)
-    norms = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-    found: _Floats = np.divide(products, norms, out=np.full_like(products, _NAN), where=norms > 0)
-    np.clip(found, -1.0, 1.0, out=found)
-    return found
+    """(channels, rank correlation, cosine, total variation) of [n_mat, n_cols], averaged over the matrices."""
+    rows = [(rank_correlation(x, y), _cosine(x, y), _distance(x, y)) for x, y in zip(a, b, strict=True)]
+    ranks, cosines, distances = zip(*rows, strict=True) if rows else ((), (), ())
+    return a.size, _average(ranks), _average(cosines), _average(distances)
 
 
 def _ranks(a: _Floats) -> _Floats:
-    """Ranks within every row from 0, equal values sharing the average of theirs."""
-    order = np.argsort(a, axis=1)
-    ranks = np.empty_like(a)
-    np.put_along_axis(ranks, order, np.arange(a.shape[1], dtype=np.float64)[None, :], axis=1)
-    ordered = np.take_along_axis(a, order, axis=1)
-    for i in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        ranks[i, order[i]] = _tied(ordered[i])
+    """Ranks, less their mean; equal values share the average of theirs."""
+    order = np.argsort(a)
+    ordered = a[order]
+    places = np.arange(a.size, dtype=np.float64)
+    if (ordered[1:] == ordered[:-1]).any():
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        lengths = np.diff(np.r_[starts, a.size])
+        places = np.repeat(starts + (lengths - 1) / 2, lengths)
+    ranks = np.empty(a.size)
+    ranks[order] = places - (a.size - 1) / 2
     return ranks
 
 
-def _tied(ordered: _Floats) -> _Floats:
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    lengths = np.diff(np.r_[starts, ordered.size])
-    return np.repeat(starts + (lengths - 1) / 2, lengths)
+def _cosine(a: _Floats, b: _Floats) -> float:
+    norm = math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b))
+    return min(1.0, max(-1.0, _dot(a, b) / norm)) if norm > 0 else _NAN
 
 
-def _average(values: _Floats | list[float]) -> float:
-    held = np.asarray(values, np.float64)
+def _distance(a: _Floats, b: _Floats) -> float:
+    """Total variation of the two as distributions; NaN where one is all zeros."""
+    x, y = float(a.sum()), float(b.sum())
+    return 0.5 * float(np.abs(a / x - b / y).sum()) if x > 0 and y > 0 else _NAN
+
+
+def _dot(a: _Floats, b: _Floats) -> float:
+    """Sum of products; not by BLAS, whose last digits depend on threads and machine."""
+    return float((a * b).sum())
+
+
+def _average(values: Sequence[float]) -> float:
+    held = np.array(values, np.float64)
     held = held[~np.isnan(held)]
     return float(held.mean()) if held.size else _NAN
 

@@ -128,7 +128,7 @@ def opened(
 
     ``look`` for sums that contradict each other, which may read values. Who is not ``writing`` needs no chunk size.
     """
-    if reading.chunk_size is not None and reading.chunk_size < 1:
+    if reading.chunk_size is not None and not 1 <= reading.chunk_size < 1 << 31:
         raise UsageError(f"{reading.chunk_size} is no number of tokens per chunk")
     weights = expected(reading.model) if reading.model is not None else None
     stored, notes, warnings = [], [], []
