@@ -78,7 +78,7 @@ def test_an_outlier_does_not_bleach_the_others(opened: Open) -> None:
     chart = charts.heatmap(opened(dense_entries(12)), "mean")
     shown = chart.axes[0].images[0]
     assert values_of(chart.axes[0]).max() > 900 and shown.norm.vmax <= 2 and shown.norm.vmin == 1 / shown.norm.vmax
-    assert shown.colorbar.extend == "max"
+    assert shown.colorbar.extend == "both"  # attn_output grows from 0.48 of its median
     low, high, ends = bounds(np.array([*range(20), 1000.0]))
     assert (low, high, ends) == (0, 19, "max")
     assert bounds(np.array([3.0, 3.0])) == (1.5, 4.5, "neither")
