@@ -154,9 +154,7 @@ def _data(report: Report, parts: list[Table]) -> str:
         "first": FIRST_FIGURE,
         "tables": {
             table.id: {
-                "columns": [
-                    {"key": c.key, "title": c.title, "note": c.note, "relative": c.relative} for c in table.columns
-                ],
+                "columns": [{"key": c.key, "title": c.title, "note": c.note, "scale": c.scale} for c in table.columns],
                 "rows": [[_json_value(value) for value in row] for row in table.rows],
             }
             for table in parts

@@ -6,20 +6,24 @@ A column that has no line here is shown under its own name, so that a new statis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Scale = Literal["own", "plain", "ratio", "change", "tail"]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A column: a ``title`` for people, a short ``head`` for tables, a ``note`` on what high and low mean.
 
-    ``relative``: a magnitude without a scale of its own, which compares only within a kind of tensor, as a ratio.
+    ``scale``, as in the charts: "own" carries the scale of its kind's activations, so that only multiples of the kind's
+    median compare; "plain" compares as it is; of a "ratio" 1 means no change; a "tail" has a few huge values.
     """
 
     key: str
     title: str
     head: str
     note: str = ""
-    relative: bool = False
+    scale: Scale = "plain"
 
 
 _WORDS = {
@@ -167,28 +171,16 @@ _WORDS = {
     "importance": ("Importance from", "importance from", "The entry that this tensor's importance comes from."),
 }  # fmt: skip
 
-_RELATIVE = frozenset(
-    (
-        "sum",
-        "mean",
-        "std",
-        "min",
-        "max",
-        "covariance",
-        "l2",
-        "u_std",
-        "u_l2",
-        "l2_noise",
-        "variance",
-        "total",
-        "nbytes",
-        "w_std",
-        "w_abs_max",
-    )
-)
+_SCALES: dict[Scale, str] = {
+    "own": "sum total weighted_sum total_inputs mean std min max l2 l2_noise covariance variance u_mean u_std "
+    "u_covariance u_l2 nbytes w_mean w_std w_min w_max w_abs_max",
+    "ratio": "gain",
+    "tail": "skewness kurtosis u_skewness u_kurtosis w_skewness w_kurtosis n least median most",
+}
+_SCALE_OF: dict[str, Scale] = {key: scale for scale, keys in _SCALES.items() for key in keys.split()}
 
 
 def figure_of(key: str) -> Figure:
     """The words for a column; those of an unknown one are made from its name."""
     title, head, note = _WORDS.get(key, (key.replace("_pct", ", %").replace("_", " "), key.replace("_", " "), ""))
-    return Figure(key, title[:1].upper() + title[1:], head, note, key in _RELATIVE)
+    return Figure(key, title[:1].upper() + title[1:], head, note, _SCALE_OF.get(key, "plain"))

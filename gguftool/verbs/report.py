@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gguftool.format.reader import Model, TensorInfo, open_model
 from gguftool.imatrix.coverage import TensorCoverage, tensor_coverage
@@ -13,7 +14,9 @@ from gguftool.recipe.facts import TensorFacts
 from gguftool.verbs.info import ModelInfo, summed_up
 from gguftool.verbs.provenance import tool_version
 from gguftool.verbs.stats import Statistics, stats
-from gguftool.verbs.weights import Weights
+
+if TYPE_CHECKING:
+    from gguftool.verbs.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import make_dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -118,6 +120,25 @@ def test_every_statistic_has_words() -> None:
 
     for key in {*FIGURES, *columns(LayerStatistics)}:
         assert figure_of(key).title != key or key in ("sum", "gain"), key
+
+
+def test_scales_are_those_of_the_charts() -> None:
+    from gguftool.imatrix.figures import LayerStatistics, TensorStatistics, columns
+    from gguftool.show.charts.words import words
+
+    for key in {*columns(TensorStatistics), *columns(LayerStatistics)}:
+        assert figure_of(key).scale == words(key).scale, key
+
+
+def test_matplotlib_and_pandas_are_not_imported(tmp_path: Path) -> None:
+    write(tmp_path / "a.imatrix", dense(2))
+    script = (
+        "import sys; from gguftool.cli.main import cli; cli.main(['report', *sys.argv[1:]], standalone_mode=False);"
+        "print([m for m in ('numba', 'pandas', 'matplotlib', 'gguf') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, "a.imatrix", "-o", "r.html"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:

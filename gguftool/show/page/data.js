@@ -20,9 +20,9 @@ function words(value) {
 // The same for a cell of the map, where there is room for five characters.
 function brief(value) {
   const size = Math.abs(value);
-  if (size >= 1e6 || (size !== 0 && size < 1e-3)) return value.toExponential(0).replace("e+", "e");
+  if (size >= 1e6 || (size !== 0 && size < 1e-4)) return value.toExponential(0).replace("e+", "e");
   if (size >= 1e4) return Math.round(value / 1e3) + "k";
   if (Number.isInteger(value) || size >= 1000) return String(Math.round(value));
-  return value.toPrecision(3);
+  return value.toPrecision(size < 1e-3 ? 2 : 3);
 }
 for (const part of document.querySelectorAll(".controls")) part.hidden = false;

@@ -11,7 +11,7 @@ function expertMap() {
   function draw() {
     group = data.experts[Number(choice.value)];
     across = Math.max(...group.tokens.map((row) => row.length));
-    const most = Math.max(1, ...group.tokens.flat());
+    const most = group.tokens.flat().reduce((a, b) => Math.max(a, b), 1);
     const room = canvas.parentElement.clientWidth - label - 2;
     side = Math.max(4, Math.min(26, room / across));
     const high = Math.max(8, Math.min(22, Math.floor(side)));

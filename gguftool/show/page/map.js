@@ -1,8 +1,13 @@
 // The map: a grid of layers and kinds of tensors, coloured by one statistic. Arrow keys walk, Enter opens the layer.
 const [atName, atLayer, atKind] = ["name", "layer", "kind"].map(column);
 const inLayers = tensors.rows.filter((row) => row[atLayer] !== null);
-const layers = [...new Set(inLayers.map((row) => row[atLayer]))].sort((a, b) => a - b);
-const kinds = [...new Set(inLayers.map((row) => row[atKind]))];
+const layers = [...new Set(inLayers.map((row) => row[atLayer]))].sort((a, b) => a - b).slice(0, 2000);
+const allKinds = new Map();
+for (const row of inLayers) allKinds.set(row[atKind], (allKinds.get(row[atKind]) || 0) + 1);
+// A map of too many cells would stop the browser: then the kinds that most layers have.
+const room = Math.max(1, Math.floor(20000 / layers.length));
+const few = [...allKinds.keys()].sort((a, b) => allKinds.get(b) - allKinds.get(a)).slice(0, room);
+const kinds = [...allKinds.keys()].filter((kind) => allKinds.size <= room || few.includes(kind));
 const place = new Map(inLayers.map((row) => [`${row[atLayer]} ${row[atKind]}`, row]).reverse());
 const held = (kind, layer) => place.get(`${layer} ${kind}`);
 const choice = byId("figure");
@@ -11,46 +16,59 @@ let figure = null;
 let roomy = true;
 let opened = null;
 
-// value -> [place on the ramp from 0 to 1 for a row of the map], and what the legend says.
+// How a value becomes a place from 0 to 1 on a ramp (at), and what the legend says. A statistic of scale "own" compares
+// only within its kind of tensor, "ratio" is no change at 1, "tail" has a few huge values, "change" none at 0.
 function scaleOf(at, within) {
   const rows = kinds.map((kind) => layers.map((layer) => (held(kind, layer) || [])[at]).filter(isNumber));
   const all = rows.flat();
   const [least, most] = [Math.min(...all), Math.max(...all)];
   if (!all.length) return { name: "sequential", title: "", ticks: [], at: () => 0.5 };
-  if (within && figure.relative && least >= 0) return multiples(rows);
+  if (within && figure.scale === "own" && least >= 0) return multiples(rows, rows.map(median), "Multiples of the kind’s median");
   if (within) return spans(rows);
-  if (least < 0 && most > 0) {
-    const widest = Math.max(-least, most);
-    return { name: "diverging", title: figure.title, ticks: [[0, words(-widest)], [0.5, "0"], [1, words(widest)]],
-      at: (v) => 0.5 + v / widest / 2 };
+  if (figure.scale === "ratio" && least > 0) return multiples(rows, rows.map(() => 1), `${figure.title} (logarithmic)`);
+  const { f, back, said } = bending(all, least, most);
+  const widest = Math.max(-least, most);
+  if (Math.min(-least, most) > widest / 20) {
+    return { name: "diverging", title: figure.title + said, ticks: [[0, words(-widest)], [0.5, "0"], [1, words(widest)]],
+      at: (v) => 0.5 + f(v) / f(widest) / 2 };
   }
-  const log = figure.relative && least > 0 && most / least > 30;
-  const f = log ? Math.log : (v) => v;
   const [low, high] = [f(least), f(most)];
-  const middle = log ? Math.sqrt(least * most) : (least + most) / 2;
-  const ticks = high > low ? [[0, words(least)], [0.5, words(middle)], [1, words(most)]] : [[0.5, words(least)]];
-  return { name: "sequential", title: figure.title + (log ? " (logarithmic)" : ""), ticks,
+  const ticks = [[0, words(least)], [0.5, words(back((low + high) / 2))], [1, words(most)]];
+  return { name: "sequential", title: figure.title + said, ticks: high > low ? ticks : [[0.5, words(least)]],
     at: (v) => (high > low ? (f(v) - low) / (high - low) : 0.5) };
+}
+// Straight, or bent so that a few great values do not bleach the others.
+function bending(all, least, most) {
+  if (figure.scale === "tail") {
+    const unit = median(all.map(Math.abs)) || 1;
+    return { f: (v) => Math.asinh(v / unit), back: (t) => unit * Math.sinh(t), said: " (logarithmic from the median on)" };
+  }
+  if (figure.scale === "own" && least > 0 && most / least > 30) return { f: Math.log, back: Math.exp, said: " (logarithmic)" };
+  return { f: (v) => v, back: (t) => t, said: "" };
 }
 function median(values) {
   const sorted = values.filter((v) => v > 0).sort((a, b) => a - b);
   const n = sorted.length;
   return n ? (sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2 : NaN;
 }
-function multiples(rows) {
-  const medians = rows.map(median);
+function multiples(rows, medians, title) {
   const ratios = rows.flatMap((row, i) => row.filter((v) => v > 0).map((v) => Math.abs(Math.log(v / medians[i]))));
   const widest = Math.log(Math.min(10, Math.max(1.25, Math.exp(Math.max(0, ...ratios)))));
   const times = (t) => `${Number(Math.exp(t).toPrecision(2))}×`;
   const over = Math.max(0, ...ratios) > widest + 1e-9;
-  return { name: "diverging", title: "Multiples of the kind’s median",
+  return { name: "diverging", title,
     ticks: [[0, (over ? "≤ " : "") + times(-widest)], [0.25, times(-widest / 2)], [0.5, "1×"], [0.75, times(widest / 2)],
       [1, (over ? "≥ " : "") + times(widest)]],
     at: (v, row) => (v > 0 ? 0.5 + Math.log(v / medians[row]) / widest / 2 : 0),
-    told: (v, row) => (medians[row] > 0 ? `${Number((v / medians[row]).toPrecision(3))} × the kind’s median` : "") };
+    told: (v, row) => (medians[row] > 0 && figure.scale === "own" ? `${Number((v / medians[row]).toPrecision(3))} × the kind’s median` : "") };
 }
 function spans(rows) {
   const ends = rows.map((row) => [Math.min(...row), Math.max(...row)]);
+  if (ends.some(([least, most]) => least < 0 && most > 0)) {
+    const widest = ends.map(([least, most]) => Math.max(-least, most));
+    return { name: "diverging", title: "Against the kind’s largest by size", ticks: [[0, "−1×"], [0.5, "0"], [1, "1×"]],
+      at: (v, row) => 0.5 + (widest[row] > 0 ? v / widest[row] / 2 : 0) };
+  }
   return { name: "sequential", title: "From the kind’s least to its greatest", ticks: [[0, "least"], [1, "greatest"]],
     at: (v, row) => (ends[row][1] > ends[row][0] ? (v - ends[row][0]) / (ends[row][1] - ends[row][0]) : 0.5) };
 }
@@ -62,7 +80,8 @@ function paint() {
   const within = document.querySelector("[name=scale]:checked").value === "kind";
   const scale = scaleOf(at, within);
   byId("map-title").textContent = `${figure.title}, by layer and kind of tensor`;
-  byId("figure-note").textContent = figure.note;
+  const left = allKinds.size - kinds.length;
+  byId("figure-note").textContent = figure.note + (left ? ` ${left} kinds of tensors are left out of the map; the table has them.` : "");
   kinds.forEach((kind, i) => {
     const sorted = layers.map((layer) => (held(kind, layer) || [])[at]).filter(isNumber).sort((a, b) => b - a);
     layers.forEach((layer, j) => paintCell(cells[i][j], held(kind, layer), { at, scale, i, sorted }));
@@ -96,7 +115,7 @@ function build() {
   layers.forEach((layer, j) => {
     const cell = element("th", null, { scope: "col" });
     const button = element("button", j % step ? "" : String(layer),
-      { type: "button", "aria-label": `Layer ${layer}`, "aria-expanded": "false", title: `Layer ${layer}`, "data-layer": layer });
+      { type: "button", "aria-label": `Layer ${layer}`, "aria-expanded": "false", "aria-controls": "panel", title: `Layer ${layer}`, "data-layer": layer });
     button.addEventListener("click", () => open(opened === layer ? null : layer));
     cell.append(button);
     head.append(cell);
@@ -186,10 +205,13 @@ function open(layer) {
   }
   for (const cell of cells.flat()) cell.classList.toggle("chosen", layers[cell.j] === layer);
   byId("panel").hidden = layer === null;
-  if (byId("readout").textContent.startsWith("Choose")) byId("readout").textContent = "";
-  if (layer === null) return;
+  if (layer === null) {
+    byId("readout").textContent = "";
+    return;
+  }
   const chosen = tensors.rows.map((row, i) => [row, i]).filter(([row]) => row[atLayer] === layer);
   byId("panel-title").textContent = `Layer ${layer}: ${chosen.length} tensor${chosen.length === 1 ? "" : "s"}`;
+  byId("readout").textContent = `${byId("panel-title").textContent}, below.`;
   byId("panel-before").disabled = layers.indexOf(layer) < 1;
   byId("panel-after").disabled = layers.indexOf(layer) > layers.length - 2;
   const [panel, source] = [byId("t-panel"), byId("t-tensors")];
@@ -206,8 +228,8 @@ function open(layer) {
 const original = [...byId("t-tensors").tBodies[0].rows];
 
 function choose() {
-  const relative = tensors.columns[Number(choice.value)].relative;
-  document.querySelector(`[name=scale][value=${relative ? "kind" : "all"}]`).checked = true;
+  const within = tensors.columns[Number(choice.value)].scale === "own";
+  document.querySelector(`[name=scale][value=${within ? "kind" : "all"}]`).checked = true;
   paint();
 }
 if (layers.length && data.figures.length) {
