@@ -117,7 +117,7 @@ def _check_types(recipe: Written, runtime: str, target: str) -> None:
         reader, other = ("llama.cpp", "ik") if runtime == "mainline" else ("ik_llama.cpp", "llama-quantize")
         way_out = f"write it for {other} or gguftool"
         if runtime == "mainline":
-            way_out += ", or take the nearest types of llama.cpp with --compat mainline"
+            way_out += ", or let `gguftool recipe convert --compat mainline` take llama.cpp's nearest types"
         raise RecipeError(f"{', '.join(wrong)}: {reader} does not know that: {way_out}")
 
 
@@ -142,12 +142,12 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
-def _comments(recipe: Written, mark: str = "# ") -> str:
-    """Comments on the whole, then on each rule with its type in front."""
-    lines = [wrapped for line in recipe.head for wrapped in _wrapped(line, mark)]
-    for rule in recipe.rules:
+def _comments(recipe: Written) -> str:
+    """Comments on the whole, then on each rule: its number and type in front, further lines under it."""
+    lines = [wrapped for line in recipe.head for wrapped in _wrapped(line, "# ")]
+    for n, rule in enumerate(recipe.rules, 1):
         for number, comment in enumerate(rule.comments):
-            lines += _wrapped(comment if number else f"{rule.type.name}: {comment}", mark)
+            lines += _wrapped(comment if number else f"{n}. {rule.type.name}: {comment}", "#    " if number else "# ")
     return "".join(line + "\n" for line in lines)
 
 

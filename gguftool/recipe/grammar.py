@@ -141,7 +141,8 @@ class _BlockReader:
             return
         if not any(_is_rule_like(item) for item in items):
             self.ignored.append(line.strip())
-            self.pending = []
+            if not text.endswith("\\"):  # a command that goes on may come to its rules
+                self.pending = []
             return
         self.pending += [behind] if behind else []
         for item in items:

@@ -20,6 +20,7 @@ from gguftool.recipe.rules import ROLE_PATTERNS, Rule, role_rule, target_type
 #: How a file of rules says over which TYPE it goes.
 _TYPE_SAID = re.compile(r"TYPE[:=]\s*(\w+)")
 _ITEM = re.compile(r"[^\s=]+.*=\w+")
+_NUMBERED = re.compile(r"([0-9]{1,4})\. \w+: ")
 #: Lines of the shell around a card's block, and marks of the page around it.
 _SHELL = re.compile(r"(custom=\$\(|echo \"?\$\w+\"? \||sed -|\)$|```|#!/|</?(details|summary))")
 _PROGRAM = re.compile(r"(^|[\s/])(llama-quantize|gguftool\s+quantize)(\s|$)")
@@ -98,11 +99,12 @@ def read_recipe(text: str, origin: str, file_type: FileType | None = None) -> Re
             several = [w for w in pasted.warnings if "recipes and all" in w]
             warnings = (*several, *passed_over(odd, origin))
     fields, spelled, roles, missing = _options(command, origin)
-    rules, comments = (*rules, *roles), (*comments, *((),) * len(roles))
+    rules, (head, *said) = (*rules, *roles), _numbered((*comments, *((),) * len(roles)))
     written = Written(
-        tuple(Noted(r.pattern, r.type, c) for r, c in zip(rules, comments, strict=True)),
+        tuple(Noted(r.pattern, r.type, c) for r, c in zip(rules, said, strict=True)),
         file_type or command.file_type,
         spelled,
+        head,
         imatrix=command.value("--imatrix"),
         source=command.source,
         output=command.output,
@@ -144,6 +146,20 @@ def _file(text: str, origin: str) -> tuple[tuple[Rule, ...], tuple[tuple[str, ..
 def _plain(comment: str) -> str:
     """A comment that was written as one word in the form of a rule, without the type at its end."""
     return re.sub(r"=\w+$", "", comment) if " " not in comment else comment
+
+
+def _numbered(comments: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Comments on the whole, then those of each rule: above a command they stand together, "2. q6_K: " before each."""
+    if not comments or any(comments[1:]) or not any(map(_NUMBERED.match, comments[0])):
+        return [(), *comments]
+    found: list[list[str]] = [[] for _ in range(len(comments) + 1)]
+    at = 0
+    for line in comments[0]:
+        begun = _NUMBERED.match(line)
+        if begun is not None and int(begun[1]) <= len(comments):
+            at = int(begun[1])
+        found[at].append(line[begun.end() :] if begun is not None else line)
+    return [tuple(lines) for lines in found]
 
 
 def _mentions_rules(text: str) -> bool:

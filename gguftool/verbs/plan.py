@@ -91,7 +91,7 @@ class StatisticsPlan:
             head=tuple(self._head()) if comments else (),
             imatrix=str(self.imatrix),
             source=str(self.model) if self.model is not None else None,
-            output=output_name(self.model, self.file_type),
+            output=output_name(self.model, self.file_type, self.choices.by),
         )
         return write(written, target)
 
@@ -135,13 +135,13 @@ def budget_line(choices: Choices) -> str:
     return f"{under:.4f} bpw ({choices.free:,} bytes) under the budget of {choices.budget_bpw:g}"
 
 
-def output_name(model: Path | None, file_type: FileType) -> str | None:
-    """A name for the model that the recipe makes, in the current folder."""
+def output_name(model: Path | None, file_type: FileType, by: str) -> str | None:
+    """A name for the model that the recipe makes, in the current folder; not that of the TYPE alone."""
     if model is None:
         return None
     shard = parse_shard_name(model)
     stem = Path(shard[0]).name if shard else model.stem
-    return f"{_PRECISION.sub('', stem)}-{file_type.name}.gguf"
+    return f"{_PRECISION.sub('', stem)}-{file_type.name}-{by}.gguf"
 
 
 def plan_from_statistics(

@@ -31,6 +31,7 @@ def test_what_is_written_is_read_back(target: str) -> None:
     assert read.file_type == RECIPE.file_type
     assert not read.warnings
     if target != "file":
+        assert [len(rule.comments) for rule in read.written.rules] == [1, 2]
         assert read.written.options == ("--pure",)
         assert (read.written.imatrix, read.written.source, read.written.output) == ("im.dat", "in.gguf", "out.gguf")
 
@@ -70,7 +71,7 @@ def test_comments_in_a_file_are_rules_that_llama_quantize_can_read_and_that_hit_
 
 def test_types_that_a_reader_does_not_know_are_refused_with_the_way_out() -> None:
     ik = Written((Noted("attn_v", type_by_name("iq5_ks")),), file_type_by_name("IQ4_KSS"))
-    with pytest.raises(RecipeError, match=r"TYPE IQ4_KSS, iq5_ks: llama.cpp does not know that.*--compat mainline"):
+    with pytest.raises(RecipeError, match=r"TYPE IQ4_KSS, iq5_ks: llama.cpp does not know that.*--compat mainline`"):
         write(ik, "llama-quantize")
     mainline = Written((Noted("attn_v", type_by_name("nvfp4")),), file_type_by_name("Q4_K_M"))
     with pytest.raises(RecipeError, match=r"nvfp4: ik_llama\.cpp does not know that"):

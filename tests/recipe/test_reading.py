@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gguftool.errors import RecipeError
+from gguftool.recipe.dialects import write
 from gguftool.recipe.filetypes import file_type_by_name
 from gguftool.recipe.reading import read_recipe
 
@@ -85,3 +88,26 @@ def test_the_recipes_of_whole_model_cards() -> None:
     for name in ("000_0b37eab711fa1ab4.txt", "001_27979e00a01e4fbb.txt", "004_8bc2fc55dfc850c0.txt"):
         with pytest.raises(RecipeError, match="no rule"):
             read_recipe((SEEDS / name).read_text(errors="replace"), "card")
+
+
+PIECES = st.sampled_from(
+    [
+        *("attn_v=q6_k", 'custom="', '"', "#", " ", "\n", ",", "\\\n", "'", "=", "(", "[", "\0", "\u00e9", r"blk\..*"),
+        *("--tensor-type ", "--custom-q '", "--pure ", "--prune-layers 1,2 ", "llama-quantize ", "gguftool quantize "),
+        *("a.gguf ", "Q4_K_M", " 1. q6_K: x"),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=60))
+def test_any_text_is_a_recipe_or_one_clear_line(text: str) -> None:
+    try:
+        read = read_recipe(text, "x")
+    except RecipeError as trouble:
+        assert "\n" not in str(trouble)
+    else:
+        assert len(read.written.rules) == len(read.rules)
+        if read.rules:
+            again = read_recipe(write(read.written, "gguftool"), "x")
+            assert [r.type for r in again.rules] == [r.type for r in read.rules]
