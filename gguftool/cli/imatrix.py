@@ -32,7 +32,7 @@ def writing_options(function: _Command) -> _Command:
     return imatrix_look.reading_options(function)
 
 
-@command.command("convert")
+@command.command("convert", short_help="Write one in the other form, .gguf or .dat.")
 @click.argument("src", metavar="IN", type=click.Path(readable=False))
 @click.argument("dst", metavar="OUT", type=click.Path(readable=False))
 @writing_options
@@ -48,7 +48,7 @@ def convert(src: str, dst: str, **options: Any) -> None:
     report(convert_imatrix(src, dst, **options))
 
 
-@command.command("merge")
+@command.command("merge", short_help="Add several up, every token alike.")
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("-o", "--output", "dst", metavar="OUT", required=True, type=click.Path(readable=False))
 @click.option("--weight", "weights", multiple=True, type=float, help="What a token counts, once per FILE in order.")
@@ -64,10 +64,10 @@ def merge(sources: Sequence[str], dst: str, weights: Sequence[float], **options:
     report(merge_imatrices(sources, dst, weights=list(weights) or None, **options))
 
 
-@command.command("repair")
+@command.command("repair", short_help="Fill experts without tokens and tensors without entry.")
 @click.argument("src", metavar="IN", type=click.Path(readable=False))
 @click.argument("dst", metavar="OUT", type=click.Path(readable=False))
-@click.option("--missing", default="mean", show_default=True, help="mean, neighbour, ones, error, or several in order.")
+@click.option("--missing", default="mean,ones", show_default=True, help="mean, neighbour, ones, error, in order.")
 @click.option("--min-tokens", type=int, default=1, show_default=True, help="Fewer tokens than this are none.")
 @click.option("--same-input/--no-same-input", default=True, help="First take what a tensor of the same input has.")
 @click.option("--bad-values", type=click.Choice(["error", "missing"]), default="error", show_default=True,
@@ -79,8 +79,9 @@ def repair(src: str, dst: str, style: str, **options: Any) -> None:
 
     A tensor that sees the same input (query, key and value; up and gate) is exact and is taken first. Else --missing:
     "mean" of the tensor's reached experts (for a whole tensor, of the same tensor in all layers), "neighbour", that
-    mean in the nearest layer, "ones", no preference among channels, or "error"; "mean,ones" tries one after the other.
-    Each repair is listed, and noted in OUT. A stand-in counts as one token, so that later merges forget it.
+    mean in the nearest layer, "ones", no preference among channels, or "error"; the first that has an answer counts.
+    Mean and neighbour have none for ffn_down and attn_output, whose channels mean something else in every layer and
+    expert. Each repair is listed, and noted in OUT. A stand-in counts as one token, so that later merges forget it.
     """
     from gguftool.show.tables import Column, ranges, render
     from gguftool.verbs.imatrix_repair import repair_imatrix

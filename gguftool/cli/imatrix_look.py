@@ -33,7 +33,7 @@ def reading_options(function: _Command) -> _Command:
     return function
 
 
-@click.command("show")
+@click.command("show", short_help="Say what a file is, or a tensor's largest channels.")
 @click.argument("file", type=click.Path(readable=False))
 @click.option("--tensor", metavar="NAME", help="The channels of this tensor that matter most.")
 @click.option("--matrix", type=int, metavar="E", help="Of --tensor, this expert only.")
@@ -56,7 +56,7 @@ def show(file: str, tensor: str | None, matrix: int | None, top: int, style: str
         _show_file(show_imatrix(file, **options), style)
 
 
-@click.command("coverage")
+@click.command("coverage", short_help="Say which experts and weights have importances.")
 @click.argument("file", type=click.Path(readable=False))
 @click.option("--min-tokens", type=int, default=1, show_default=True, help="Name experts with fewer tokens than this.")
 @click.option("--check", is_flag=True, help="Exit with status 1 if anything is uncovered.")
@@ -94,7 +94,7 @@ def coverage(
         ctx.exit(1)
 
 
-@click.command("diff")
+@click.command("diff", short_help="Compare two, tensor by tensor.")
 @click.argument("a", type=click.Path(readable=False))
 @click.argument("b", type=click.Path(readable=False))
 @click.option(
@@ -368,12 +368,26 @@ def _show_difference(found: Difference, style: str, sort: str, top: int | None) 
         return
     click.echo(f"A: {printable(str(found.a))}\nB: {printable(str(found.b))}\n")
     click.echo(render(kind_columns, kinds, style))
+    click.echo()
+    click.echo(_overall(found))
     moved = most_moved(found.tensors, sort)[:top]
     if moved and top != 0:
         click.echo()
         click.echo("moved most:" if top is not None else "all that were compared, those that moved most first:")
         click.echo(render(columns[:-1], _cells(columns[:-1], moved), style))
     _show_one_sided(found, style)
+
+
+def _overall(found: Difference) -> str:
+    held = found.overall
+    alone = len(found.tensors) - held.compared
+    rest = f", {alone:,} not" if alone else ""
+    if not held.compared:
+        return f"0 tensors compared{rest}"
+    return (
+        f"{held.compared:,} tensors compared{rest}: TV {held.tv:.4f} on average, {held.tv_max:.4f} at most; rank "
+        f"{held.rank_corr:.4f} on average, {held.rank_corr_min:.4f} at least"
+    )
 
 
 def _show_one_sided(found: Difference, style: str) -> None:

@@ -5,6 +5,7 @@ ik_llama.cpp evaluates up and gate as one operation and records it under the nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator
 
 #: Tensor kind to the kinds that see the same input, in the order in which ik_llama.cpp tries them.
@@ -38,6 +39,19 @@ def same_input(name: str) -> tuple[str, ...]:
     head, dot, kind = name.removesuffix(".weight").rpartition(".")
     kinds = _INPUT_OF.get(kind, ()) if name.endswith(".weight") else ()
     return name, *(f"{head}{dot}{other}.weight" for other in kinds if other != kind)
+
+
+#: Kinds whose input is no residual stream: what their channels mean is up to each layer and each expert.
+_OWN_CHANNELS = re.compile(r"_down(_|$)|_(output|out|o|b|x|dt)$|channel_mix_value$")
+
+
+def has_own_channels(name: str) -> bool:
+    """Whether channel j of this weight's input has nothing to do with channel j in other layers and experts.
+
+    So it is behind attention and within the feed-forward network. The channels of a residual stream, which query, up or
+    a router see, keep their meaning through the model.
+    """
+    return _OWN_CHANNELS.search(name.removesuffix(".weight").rpartition(".")[2]) is not None
 
 
 def lookup(name: str, names: Container[str]) -> tuple[str, str | None] | None:

@@ -107,6 +107,11 @@ def kind_differences(rows: Iterable[TensorDifference]) -> list[KindDifference]:
     return [_kind(kind, held) for kind, held in kinds.items()]
 
 
+def overall_difference(rows: Iterable[TensorDifference]) -> KindDifference:
+    """All rows in one, every tensor alike, under the kind "all"."""
+    return _kind("all", list(rows))
+
+
 def disagreeing(a: Comparable, b: Comparable) -> Mapping[str, tuple[tuple[int, int], tuple[int, int]]]:
     """Entries of both that have different shapes, with both shapes (n_mat, n_cols)."""
     both = frozenset(b.names)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gguftool.errors import UsageError
+from gguftool.imatrix.aliases import same_input
 from gguftool.imatrix.coverage import LayerCoverage, TensorCoverage, layer_coverage, tensor_coverage
 from gguftool.imatrix.file import Imatrix
 from gguftool.verbs.imatrix_files import Reading, opened
@@ -84,7 +85,7 @@ def imatrix_coverage(
             [path], Reading(chunk_size, model, experts, keep_fillers), files, writing=False
         )
         rows = tensor_coverage(imatrix)
-        if imatrix.format == "dat":
+        if imatrix.format == "dat" and any(row.n_mat > 1 for row in rows):
             notes.append(f"{imatrix.path}: the older form says which experts were reached, not by how many tokens")
         sparse = [found for row in rows if (found := _sparse(imatrix, row, min_tokens)) is not None]
         return Coverage(
@@ -98,7 +99,7 @@ def against(imatrix: Imatrix, model: str | Path) -> Against:
     weights = expected(model)
     names = frozenset(imatrix.names)
     absent = [weight for name, weight in weights.items() if name not in names]
-    aliases = {weight.name: found[0] for weight in absent if (found := imatrix.lookup(weight.name)) is not None}
+    aliases = {weight.name: found for weight in absent if (found := _alias(imatrix, weight)) is not None}
     disagreeing = [
         (name, imatrix.shape(name), (weight.n_mat, weight.n_cols))
         for name, weight in weights.items()
@@ -110,6 +111,16 @@ def against(imatrix: Imatrix, model: str | Path) -> Against:
         tuple(weight for weight in absent if weight.why_absent),
         aliases, tuple(disagreeing), tuple(name for name in imatrix.names if name not in weights),
     )  # fmt: skip
+
+
+def _alias(imatrix: Imatrix, weight: Expected) -> str | None:
+    """An entry that saw the same input: one that ``repair`` copies, or that a quantizer takes."""
+    names = frozenset(imatrix.names)
+    for name in same_input(weight.name)[1:]:
+        if name in names and _fits(imatrix.shape(name), weight):
+            return name
+    found = imatrix.lookup(weight.name)
+    return found[0] if found is not None and _fits(imatrix.shape(found[0]), weight) else None
 
 
 def _fits(shape: tuple[int, int], weight: Expected) -> bool:

@@ -13,6 +13,7 @@ from gguftool.imatrix.compare import (
     TensorDifference,
     disagreeing,
     kind_differences,
+    overall_difference,
     tensor_differences,
 )
 from gguftool.imatrix.file import Imatrix, open_imatrix
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two files compared: one row per entry of either, one per kind, and what does not go together."""
+    """Two files compared: one row per entry of either, one per kind, one over all, and what is odd."""
 
     a: Path
     b: Path
     tensors: tuple[TensorDifference, ...]
     kinds: tuple[KindDifference, ...]
+    overall: KindDifference
     warnings: tuple[str, ...]
 
 
@@ -64,7 +66,14 @@ def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix, *, tens
             f"{name}: {x[0]} x {x[1]} values in {first.path.name}, {y[0]} x {y[1]} in {second.path.name}: not compared"
             for name, (x, y) in disagreeing(first, second).items()
         ]
-        return Difference(first.path, second.path, tuple(rows), tuple(kind_differences(rows)), tuple(warnings))
+        return Difference(
+            first.path,
+            second.path,
+            tuple(rows),
+            tuple(kind_differences(rows)),
+            overall_difference(rows),
+            tuple(warnings),
+        )
 
 
 def most_moved(rows: Iterable[TensorDifference], by: str) -> list[TensorDifference]:

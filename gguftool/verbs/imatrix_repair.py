@@ -34,7 +34,7 @@ def repair_imatrix(
     src: str | Path,
     dst: str | Path,
     *,
-    missing: str | Sequence[str] = "mean",
+    missing: str | Sequence[str] = "mean,ones",
     model: str | Path | None = None,
     bad_values: str = "error",
     min_tokens: int = 1,
@@ -52,7 +52,8 @@ def repair_imatrix(
     A hole is a matrix that fewer than ``min_tokens`` tokens reached; with ``model`` also a weight without an entry that
     collectors make one for; with ``bad_values="missing"`` also a matrix with NaN, infinite or negative sums, which
     otherwise are an ImatrixError. Holes take what a tensor of the ``same_input`` has, else what the policies of
-    ``missing`` give, in order: "mean", "neighbour", "ones", "error" (``imatrix.repair``). The repairs are noted in the
+    ``missing`` give, in order: "mean", "neighbour", "ones", "error" (``imatrix.repair`` says what they are, and why
+    the first two are not for ffn_down and attn_output). The repairs are noted in the
     output. The other arguments and errors are those of ``convert_imatrix``.
     """
     policies = parse_policies(missing)

@@ -57,18 +57,7 @@ def test_repair(file: Path, tmp_path: Path) -> None:
     done = run("repair", file, tmp_path / "r.gguf")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["tensor", "experts", "of", "filled", "with", "from"]
-    assert lines[2].split() == [
-        "blk.1.ffn_down_exps.weight",
-        "1",
-        "3",
-        "mean",
-        "the",
-        "mean",
-        "of",
-        "its",
-        "2",
-        "reached",
-    ]
+    assert " ".join(lines[2].split()) == "blk.1.ffn_down_exps.weight 1 3 ones 1 everywhere"
     assert lines[3].startswith(f"{tmp_path / 'r.gguf'}: GGUF, 6 tensors")
     rows = json.loads(run("repair", file, tmp_path / "s.gguf", "--missing", "ones", "--format", "json").stdout)
     assert rows == [{"name": "blk.1.ffn_down_exps.weight", "matrices": [1], "n_mat": 3, "way": "ones",

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from support_imatrix import F32, Entry, floats, imatrix_gguf
 
 from gguftool.errors import ImatrixError, UsageError
+from gguftool.imatrix.aliases import has_own_channels
 from gguftool.imatrix.file import ImatrixEntry, open_imatrix
 from gguftool.imatrix.matrices import Matrices, matrices_of
 from gguftool.imatrix.repair import Repair, parse_policies, repaired
 
 UP, GATE, DOWN = (f"blk.1.ffn_{kind}_exps.weight" for kind in ("up", "gate", "down"))
+SOLE = "blk.1.ffn_other_exps.weight"
 
 
 def mended(
@@ -53,14 +55,14 @@ def test_same_input_can_be_declined_and_must_have_the_same_width(tmp_path: Path)
 
 
 def test_mean_weighs_every_token_alike_and_counts_as_one(tmp_path: Path) -> None:
-    found, rows = mended(tmp_path, [(DOWN, (1, 3, 0, 0, 6, 6), (1, 0, 3))], "mean")
-    entry = found.read(DOWN)
+    found, rows = mended(tmp_path, [(SOLE, (1, 3, 0, 0, 6, 6), (1, 0, 3))], "mean")
+    entry = found.read(SOLE)
     assert means(entry) == [[1, 3], [7 / 4, 9 / 4], [2, 2]] and entry.counts.tolist() == [1, 1, 3]
-    assert rows == [Repair(DOWN, 3, (1,), "mean", "the mean of its 2 reached")]
+    assert rows == [Repair(SOLE, 3, (1,), "mean", "the mean of its 2 reached")]
 
 
 def test_neighbour_is_the_nearest_layer_and_the_earlier_of_two(tmp_path: Path) -> None:
-    names = [f"blk.{i}.ffn_down.weight" for i in range(6)]
+    names = [f"blk.{i}.ffn_other.weight" for i in range(6)]
     entries = [(name, (i, 1), (bool(i % 2) and 1,)) for i, name in enumerate(names)]
     entries[0] = (names[0], (0, 0), (0,))
     found, rows = mended(tmp_path, entries, "neighbour")
@@ -77,13 +79,13 @@ def test_mean_of_a_tensor_without_any_is_over_all_layers(tmp_path: Path) -> None
 
 
 def test_ones(tmp_path: Path) -> None:
-    found, _ = mended(tmp_path, [(DOWN, (8, 8, 0, 0), (2, 0))], "ones")
-    assert means(found.read(DOWN)) == [[4, 4], [1, 1]]
+    found, _ = mended(tmp_path, [(SOLE, (8, 8, 0, 0), (2, 0))], "ones")
+    assert means(found.read(SOLE)) == [[4, 4], [1, 1]]
 
 
 def test_error_names_the_hole(tmp_path: Path) -> None:
-    with pytest.raises(ImatrixError, match=r"'blk\.1\.ffn_down_exps\.weight', matrix 1, has no importances"):
-        mended(tmp_path, [(DOWN, (8, 8, 0, 0), (2, 0))], "error")
+    with pytest.raises(ImatrixError, match=r"'blk\.1\.ffn_other_exps\.weight', matrix 1, has no importances"):
+        mended(tmp_path, [(SOLE, (8, 8, 0, 0), (2, 0))], "error")
     found, _ = mended(tmp_path, [(UP, (4, 8, 0, 0), (4, 0)), (GATE, (4, 8, 6, 3), (4, 3))], "error")
     assert found.read(UP).counts.all()  # what is exact is no stand-in
 
@@ -101,17 +103,17 @@ def test_policies_are_tried_in_order(tmp_path: Path) -> None:
 
 def test_wanted_entries_appear(tmp_path: Path) -> None:
     entries: list[Entry] = [("blk.0.ffn_up.weight", (2, 4), (2,)), ("blk.1.attn_q.weight", (9, 3), (3,)),
-                            ("blk.0.attn_output.weight", (1, 2), (1,))]  # fmt: skip
+                            ("blk.0.attn_within.weight", (1, 2), (1,))]  # fmt: skip
     wanted = {
         "blk.0.ffn_gate.weight": (1, 2),
         "blk.1.attn_k.weight": (1, 2),
-        "blk.1.attn_output.weight": (1, 2),
-        "blk.1.ssm_out.weight": (1, 2),
+        "blk.1.attn_within.weight": (1, 2),
+        "blk.1.ssm_in.weight": (1, 2),
     }
     found, rows = mended(tmp_path, entries, "neighbour", wanted=wanted)
     assert [(row.name, row.way) for row in rows] == [
         ("blk.0.ffn_gate.weight", "same input"), ("blk.1.attn_k.weight", "same input"),
-        ("blk.1.attn_output.weight", "neighbour"), ("blk.1.ssm_out.weight", "left"),
+        ("blk.1.attn_within.weight", "neighbour"), ("blk.1.ssm_in.weight", "left"),
     ]  # fmt: skip
     assert found.read("blk.1.attn_k.weight").sums.tolist() == [[9, 3]]
     names = [*(name for name, _, _ in entries), *list(wanted)[:3]]
@@ -130,6 +132,31 @@ def test_signed_sums_follow(tmp_path: Path) -> None:
     assert found.read(DOWN).signed is None
     anew = found.read("blk.1.ffn_gate_up_exps.weight")
     assert anew.signed is not None and anew.signed.tolist() == [[-2, 2], [-3, 3]]
+
+
+def test_channels_of_their_own_are_not_guessed_from_others(tmp_path: Path) -> None:
+    entries: list[Entry] = [(DOWN, (4, 8, 0, 0), (4, 0)), ("blk.0.attn_output.weight", (1, 2), (1,)),
+                            ("blk.2.attn_output.weight", (0, 0), (0,))]  # fmt: skip
+    _, rows = mended(tmp_path, entries, "mean", "neighbour")
+    assert [(row.way, row.source) for row in rows] == [("left", "its channels mean nothing elsewhere")] * 2
+    found, rows = mended(tmp_path, entries, "mean", "ones")
+    assert [row.way for row in rows] == ["ones"] * 2 and means(found.read(DOWN)) == [[1, 2], [1, 1]]
+
+
+@pytest.mark.parametrize("model", ["llama-11m", "moe-8m"])
+def test_stand_ins_are_nearer_the_truth_than_ones(shared: Path, model: str) -> None:
+    """One entry or expert left out at a time: what --missing mean makes of it, against what the text gave."""
+    whole = open_imatrix(shared / "imatrix" / f"prose-{model}.imatrix.gguf")
+    moved: dict[str, list[float]] = {"mean": [], "ones": []}
+    for name in whole.names:
+        if not name.startswith("blk.3.") or has_own_channels(name):
+            continue
+        for policy, distances in moved.items():
+            holed = matrices_of(whole.without_matrices({name: [0]}))
+            found, _ = repaired(holed, {}, [policy], "x", use_same_input=False)
+            a, b = found.read(name).mean_squares[0], whole.mean_squares(name, 0)
+            distances.append(float(np.abs(a / a.sum() - b / b.sum()).sum() / 2))
+    assert len(moved["mean"]) >= 5 and np.mean(moved["mean"]) < 0.75 * np.mean(moved["ones"])
 
 
 def test_words_of_policies() -> None:

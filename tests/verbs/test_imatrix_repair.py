@@ -15,8 +15,8 @@ from gguftool.errors import ImatrixError, UsageError
 from gguftool.imatrix.file import open_imatrix
 from gguftool.verbs.imatrix_repair import PROVENANCE
 
-UP, DOWN = "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"
-HOLES: tuple[Entry, ...] = ((DOWN, (4, 8, 0, 0, 12, 0), (4, 0, 4)), ("blk.0.ffn_gate_inp.weight", (4, 4), (4,)))
+UP, DOWN, SOLE = (f"blk.0.ffn_{kind}_exps.weight" for kind in ("up", "down", "other"))
+HOLES: tuple[Entry, ...] = ((SOLE, (4, 8, 0, 0, 12, 0), (4, 0, 4)), ("blk.0.ffn_gate_inp.weight", (4, 4), (4,)))
 
 
 def put(folder: Path, name: str, raw: bytes) -> Path:
@@ -32,17 +32,17 @@ def model_file(folder: Path, tensors: Sequence[tuple[str, list[int]]]) -> Path:
 def test_repairs_are_written_and_noted(tmp_path: Path) -> None:
     source = put(tmp_path, "a.gguf", imatrix_gguf(HOLES))
     done = gguftool.repair_imatrix(source, tmp_path / "b.gguf")
-    assert [(r.name, r.matrices, r.way) for r in done.repairs] == [(DOWN, (1,), "mean")]
+    assert [(r.name, r.matrices, r.way) for r in done.repairs] == [(SOLE, (1,), "mean")]
     with open_imatrix(done.written.path) as found:
-        assert found.mean_squares(DOWN, 1).tolist() == [2, 1] and found.counts(DOWN).tolist() == [4, 1, 4]
-        assert found.extra[PROVENANCE] == [f"{DOWN}[1]: mean, the mean of its 2 reached"]
+        assert found.mean_squares(SOLE, 1).tolist() == [2, 1] and found.counts(SOLE).tolist() == [4, 1, 4]
+        assert found.extra[PROVENANCE] == [f"{SOLE}[1]: mean, the mean of its 2 reached"]
     again = gguftool.repair_imatrix(done.written.path, tmp_path / "c.gguf")
     assert again.repairs == () and again.written.path.read_bytes() == done.written.path.read_bytes()
 
 
 def test_the_older_form_says_so_in_its_data_set(tmp_path: Path) -> None:
     up: Entry = (UP, (1, 2, 0, 0, 2, 4), (1, 0, 2))
-    source = put(tmp_path, "a.dat", as_dat([*HOLES, up], 4))
+    source = put(tmp_path, "a.dat", as_dat([(DOWN, *HOLES[0][1:]), HOLES[1], up], 4))
     done = gguftool.repair_imatrix(source, tmp_path / "b.dat", missing="ones")
     assert {(r.name, r.matrices, r.way) for r in done.repairs} == {(DOWN, (1,), "ones"), (UP, (1,), "ones")}
     with open_imatrix(done.written.path) as found:
@@ -77,15 +77,15 @@ def test_an_entry_of_another_width_is_of_another_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])
 def test_bad_values_are_refused_or_replaced_when_asked(tmp_path: Path, bad: float) -> None:
-    source = put(tmp_path, "a.gguf", imatrix_gguf([(DOWN, (4, 8, 1, bad, 12, 0), (4, 1, 4)), ("b.weight", (1,), (1,))]))
+    source = put(tmp_path, "a.gguf", imatrix_gguf([(SOLE, (4, 8, 1, bad, 12, 0), (4, 1, 4)), ("b.weight", (1,), (1,))]))
     with pytest.raises(ImatrixError, match=r"matrix 1, column 1: .* is not a sum"):
         gguftool.repair_imatrix(source, tmp_path / "b.gguf")
     assert not (tmp_path / "b.gguf").exists()
     done = gguftool.repair_imatrix(source, tmp_path / "b.gguf", bad_values="missing")
-    assert [(r.name, r.matrices, r.way) for r in done.repairs] == [(DOWN, (1,), "mean")]
-    assert any(f"'{DOWN}', matrix 1, column 1: {bad:g}" in line for line in done.written.warnings)
+    assert [(r.name, r.matrices, r.way) for r in done.repairs] == [(SOLE, (1,), "mean")]
+    assert any(f"'{SOLE}', matrix 1, column 1: {bad:g}" in line for line in done.written.warnings)
     with open_imatrix(done.written.path) as found:
-        assert found.mean_squares(DOWN).tolist() == [[1, 2], [2, 1], [3, 0]]
+        assert found.mean_squares(SOLE).tolist() == [[1, 2], [2, 1], [3, 0]]
         assert found.check_values() == ()
 
 
@@ -107,11 +107,11 @@ def test_bad_signed_sums_and_bad_values_of_the_older_form(tmp_path: Path) -> Non
 
 
 def test_experts_that_were_hardly_reached(tmp_path: Path) -> None:
-    source = put(tmp_path, "a.gguf", imatrix_gguf([(DOWN, (400, 800, 9, 9, 400, 400), (400, 1, 200))]))
+    source = put(tmp_path, "a.gguf", imatrix_gguf([(SOLE, (400, 800, 9, 9, 400, 400), (400, 1, 200))]))
     done = gguftool.repair_imatrix(source, tmp_path / "b.gguf", min_tokens=10)
-    assert [(r.name, r.matrices) for r in done.repairs] == [(DOWN, (1,))]
+    assert [(r.name, r.matrices) for r in done.repairs] == [(SOLE, (1,))]
     with open_imatrix(done.written.path) as found:
-        assert found.mean_squares(DOWN, 1).tolist() == pytest.approx([800 / 600, 2])
+        assert found.mean_squares(SOLE, 1).tolist() == pytest.approx([800 / 600, 2])
 
 
 def test_misuse(tmp_path: Path) -> None:
