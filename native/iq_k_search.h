@@ -305,7 +305,7 @@ GT_INLINE void choose_scales(const tile *t, const iq_type *type, const plan *p, 
     }
     for (int k = 0; k < p->starts; ++k) {
         float start = storable(d * (p->from_start + (float)k * p->step_start), t);
-        if (start != d) descend(t, type, start, around, &p->around, p->settles, best);
+        if (start > 0.0f) descend(t, type, start, around, &p->around, p->settles, best);
     }
 }
 

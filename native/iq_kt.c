@@ -132,7 +132,8 @@ GT_INLINE void pack(const trellis t, const choice *c, const float *x, int i, uin
 
 /* ---- rows ---- */
 
-/* Encodes all blocks with *d, and refits it; what is left of the row's energy comes back, less a constant. */
+/* Encodes all blocks with *d, and refits it, to 0 if nothing is gained; what is left of the row's energy comes back,
+ * less a constant. */
 GT_INLINE double encode_blocks(const trellis t, const plan *p, const row *r, float *d, uint8_t *out) {
     double fit[2] = {0, 0};
     memset(out, 0, (size_t)(r->n / SUPER * t.bytes));
@@ -144,8 +145,9 @@ GT_INLINE double encode_blocks(const trellis t, const plan *p, const row *r, flo
         add_fit(t, &b, &c, fit);
         pack(t, &c, r->x + i, (int)(i % SUPER / BLOCK), out + i / SUPER * t.bytes);
     }
-    if (!(fit[0] > 0 && fit[1] > 0)) return 0;
-    *d = (float)(fit[0] / fit[1]);
+    const int gains = fit[0] > 0 && fit[1] > 0;
+    *d = gains ? (float)(fit[0] / fit[1]) : 0.0f;
+    if (!gains) return 0;
     return -fit[0] * (fit[0] / fit[1]);
 }
 

@@ -101,7 +101,7 @@ static int find(gt_codec *c, int id, int64_t n_cols) {
         PyErr_Format(PyExc_ValueError, "no kernel for type %d", id);
         return 0;
     }
-    if (n_cols < 0 || n_cols % c->block_size) {
+    if (n_cols < 0 || n_cols > PY_SSIZE_T_MAX / 64 || n_cols % c->block_size) { /* no sum of a row's bytes overflows */
         PyErr_Format(PyExc_ValueError, "%lld columns are no whole blocks of type %d", (long long)n_cols, id);
         return 0;
     }
@@ -147,6 +147,9 @@ static PyObject *transcode_checked(job *j, int src, int dst, Py_buffer *in, Py_b
     if (!find(&j->src, src, j->n_cols) || !find(&j->dst, dst, j->n_cols)) return NULL;
     if (!j->src.decode || !j->dst.encode || !j->dst.decode)
         return PyErr_Format(PyExc_ValueError, "no kernel from type %d to type %d", src, dst);
+    const gt_options *o = &j->opt;
+    if (o->objective < GT_IMATRIX || o->objective > GT_UNBIASED || o->effort < GT_FAST || o->effort > GT_BEST)
+        return PyErr_Format(PyExc_ValueError, "no objective %d with effort %d", o->objective, o->effort);
     j->in_bytes = row_bytes(&j->src, j->n_cols);
     j->out_bytes = row_bytes(&j->dst, j->n_cols);
     if (!holds(in, j->n_rows, j->in_bytes, "source") || !holds(out, j->n_rows, j->out_bytes, "output")) return NULL;

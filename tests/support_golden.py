@@ -32,6 +32,7 @@ IK_KS = ("iq2_ks", "iq2_kl", "iq3_ks", "iq4_kss", "iq4_ks", "iq5_ks")
 IK_KT = ("iq1_kt", "iq2_kt", "iq3_kt", "iq4_kt")
 IK_PLAIN = ("q6_0", "q8_KV", "iq1_bn", "iq2_bn")
 IK = (*IK_K, *IK_KS, *IK_KT, *IK_PLAIN)
+IK_ENCODED = (*IK_K, *IK_KS, *IK_KT, "q6_0", "q8_KV")
 BLOCKS = (*LEGACY, *KQUANTS, *IQ4, *GRIDS, *TERNARY, *FP4)
 
 #: The reference refuses these without an imatrix, so there is nothing to compare with.

@@ -23,7 +23,7 @@ from gguftool.errors import CodecError, UsageError
 from gguftool.format.quanttypes import QuantType, type_by_name, why_woven
 
 #: Goes into journals and provenance; changes whenever any encoder's bytes change.
-KERNELS_VERSION = "5"
+KERNELS_VERSION = "6"
 
 #: What a search minimises: the importance-weighted squared error; the same with the reference's own weights; the plain
 #: one; or, "unbiased", the first, and then every row gets its gain back (native/gain.h says why).

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from support_golden import BLOCKS, IK, NEED_IMATRIX, NO_GOLDEN, golden_blocks, set_scales, vector_sets
-from support_isa import WAYS, kernels  # noqa: F401
+from support_isa import WAYS
 from support_libggml import dequantize, libggml, quantize
 
 from gguftool import _native
@@ -32,7 +32,7 @@ def random_blocks(name: str, n_rows: int, n_blocks: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name not in NO_GOLDEN])
-def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:  # noqa: F811
+def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:
     golden = golden_blocks(shared, name)
     checked = 0
     for key, blocks in golden.items():
@@ -69,7 +69,7 @@ def test_test_vectors(shared: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:  # noqa: F811
+def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:
     t = type_by_name(name)
     blocks = random_blocks(name, 4, 16)
     n_cols = 16 * t.block_size

@@ -248,6 +248,14 @@ def test_the_extension_checks_lengths_itself() -> None:
             _native.transcode(0, 2, *args, None, None, out, 0, 1, False)
     with pytest.raises(ValueError, match="weights"):
         _native.transcode(0, 2, x, 1, 32, np.zeros(31, np.float32), None, out, 0, 1, False)
+    for n_cols in (2**58, 2**62):  # no rows, whose bytes would not fit into 64 bits
+        with pytest.raises(ValueError, match="no whole blocks"):
+            _native.transcode(0, 2, b"", 0, n_cols, None, None, bytearray(), 0, 1, False)
+        with pytest.raises(ValueError, match="no whole blocks"):
+            _native.decode(2, b"", 0, n_cols, bytearray())
+    for objective, effort in ((-1, 0), (4, 0), (0, -1), (0, 3)):
+        with pytest.raises(ValueError, match=f"no objective {objective} with effort {effort}"):
+            _native.transcode(0, 2, x, 1, 32, None, None, out, objective, effort, False)
     with pytest.raises(ValueError, match="no kernel"):
         _native.transcode(0, 999, x, 1, 32, None, None, out, 0, 1, False)
     with pytest.raises(ValueError, match="output"):

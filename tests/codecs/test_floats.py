@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from support_golden import FLOATS, vector_sets
-from support_isa import kernels  # noqa: F401
 
 from gguftool.codecs import dispatch
 from gguftool.errors import CodecError
@@ -35,7 +34,7 @@ def values(limit: float) -> np.ndarray:
     return np.where(keep, y, np.float32(-0.0))
 
 
-def test_f16_rounds_to_nearest_even(kernels: ModuleType) -> None:  # noqa: F811
+def test_f16_rounds_to_nearest_even(kernels: ModuleType) -> None:
     x = values(65519.0)
     expected = x.astype(np.float16)
     got = dispatch.encode(x, "f16")
@@ -43,7 +42,7 @@ def test_f16_rounds_to_nearest_even(kernels: ModuleType) -> None:  # noqa: F811
     assert dispatch.decode(got, "f16", x.shape[1]).tobytes() == expected.astype(np.float32).tobytes()
 
 
-def test_every_f16_decodes(kernels: ModuleType) -> None:  # noqa: F811
+def test_every_f16_decodes(kernels: ModuleType) -> None:
     h = np.arange(65536, dtype=np.uint16)
     expected = h.view(np.float16).astype(np.float32)
     got = dispatch.decode(h.view(np.uint8)[None], "f16", 65536)[0]
@@ -52,7 +51,7 @@ def test_every_f16_decodes(kernels: ModuleType) -> None:  # noqa: F811
     assert np.isnan(got[~number]).all()
 
 
-def test_bf16_rounds_to_nearest_even(kernels: ModuleType) -> None:  # noqa: F811
+def test_bf16_rounds_to_nearest_even(kernels: ModuleType) -> None:
     x = values(3.38e38)
     expected = bf16(x)
     got = dispatch.encode(x, "bf16")
@@ -61,21 +60,21 @@ def test_bf16_rounds_to_nearest_even(kernels: ModuleType) -> None:  # noqa: F811
     assert dispatch.decode(got, "bf16", x.shape[1]).tobytes() == wide.tobytes()
 
 
-def test_f32_is_copied(kernels: ModuleType) -> None:  # noqa: F811
+def test_f32_is_copied(kernels: ModuleType) -> None:
     x = values(3.4e38)
     assert dispatch.encode(x, "f32").tobytes() == x.tobytes()
     assert dispatch.decode(x.view(np.uint8), "f32", x.shape[1]).tobytes() == x.tobytes()
 
 
 @pytest.mark.parametrize("name", FLOATS)
-def test_the_references_bytes(kernels: ModuleType, shared: Path, name: str) -> None:  # noqa: F811
+def test_the_references_bytes(kernels: ModuleType, shared: Path, name: str) -> None:
     expected = json.loads((shared / "specs" / "ggml-types.json").read_text())["test_vectors"]["types"][name.upper()]
     for key in "AB":
         got = hashlib.sha256(dispatch.encode(vector_sets()[key], name).tobytes()).hexdigest()
         assert got == expected[f"q_{key}_im0"]
 
 
-def test_float16_rows_need_no_copy_in_float32(kernels: ModuleType) -> None:  # noqa: F811
+def test_float16_rows_need_no_copy_in_float32(kernels: ModuleType) -> None:
     x = values(65519.0)[:, :4096].astype(np.float16)
     assert dispatch.encode(x, "f16").tobytes() == x.tobytes()
     assert dispatch.encode(x, "q8_0").tobytes() == dispatch.encode(x.astype(np.float32), "q8_0").tobytes()
@@ -89,7 +88,7 @@ def test_float16_rows_need_no_copy_in_float32(kernels: ModuleType) -> None:  # n
     ),
 )
 def test_what_would_round_to_infinity_is_refused(
-    kernels: ModuleType,  # noqa: F811
+    kernels: ModuleType,
     name: str,
     largest: int,
     too_large: int,
@@ -105,7 +104,7 @@ def test_what_would_round_to_infinity_is_refused(
 
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
 @pytest.mark.parametrize("column", (0, 63, 64, 1000, 1022))
-def test_nan_and_infinity_are_found_wherever_they_are(kernels: ModuleType, bad: float, column: int) -> None:  # noqa: F811
+def test_nan_and_infinity_are_found_wherever_they_are(kernels: ModuleType, bad: float, column: int) -> None:
     x = np.zeros((4, 1023), np.float32)
     x[2, column] = bad
     for rows in (x, x.astype(np.float16)):

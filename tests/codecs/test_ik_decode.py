@@ -8,7 +8,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from support_golden import IK, golden_blocks
-from support_isa import kernels  # noqa: F401
 
 from gguftool.codecs import dispatch, jit
 from gguftool.errors import UsageError
@@ -41,7 +40,7 @@ def random_rows(name: str, n_rows: int, n_blocks: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", IK)
-def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:  # noqa: F811
+def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:
     golden = golden_blocks(shared, name)
     checked = 0
     for key, blocks in golden.items():
@@ -53,7 +52,7 @@ def test_golden_values(kernels: ModuleType, shared: Path, name: str) -> None:  #
     assert checked >= 8 if ternary else checked >= 9 and "q_rand" in golden
 
 
-def test_q1_0_g128_is_q1_0(kernels: ModuleType, shared: Path) -> None:  # noqa: F811
+def test_q1_0_g128_is_q1_0(kernels: ModuleType, shared: Path) -> None:
     with np.load(shared / "golden" / "ik" / "Q1_0_G128.npz") as golden:
         sets = [key for key in golden.files if key.startswith("q_")]
         for key in sets:
@@ -62,7 +61,7 @@ def test_q1_0_g128_is_q1_0(kernels: ModuleType, shared: Path) -> None:  # noqa: 
     assert len(sets) >= 8 and type_by_name("q1_0_g128").name == "q1_0"
 
 
-def test_iq6_k_has_two_decodes(kernels: ModuleType, shared: Path) -> None:  # noqa: F811
+def test_iq6_k_has_two_decodes(kernels: ModuleType, shared: Path) -> None:
     golden = golden_blocks(shared, "iq6_k")
     for key in [key for key in golden if key.startswith("q_")]:
         blocks, poly, table = golden[key], golden["dqpoly" + key[1:]], golden["d" + key]
@@ -78,7 +77,7 @@ def test_iq6_k_has_two_decodes(kernels: ModuleType, shared: Path) -> None:  # no
 
 
 @pytest.mark.parametrize("name", IK)
-def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:  # noqa: F811
+def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:
     t = type_by_name(name)
     rows, n_cols = random_rows(name, 5, 7), 7 * t.block_size
     got, expected = np.empty((5, n_cols), np.float32), np.empty((5, n_cols), np.float32)
@@ -89,7 +88,7 @@ def test_any_bytes_decode_alike(kernels: ModuleType, name: str) -> None:  # noqa
 
 
 @pytest.mark.parametrize("name", IK)
-def test_rows_may_lie_at_odd_addresses(kernels: ModuleType, name: str) -> None:  # noqa: F811
+def test_rows_may_lie_at_odd_addresses(kernels: ModuleType, name: str) -> None:
     t = type_by_name(name)
     rows, n_cols = random_rows(name, 3, 2), 2 * t.block_size
     moved = memoryview(b"\0" + rows.tobytes())[1:]
@@ -110,7 +109,7 @@ def test_rows_and_blocks_are_independent(name: str) -> None:
         assert dispatch.decode(alone, name, t.block_size).tobytes() == values.tobytes()
 
 
-def test_the_worked_example_of_iq4_kss(kernels: ModuleType) -> None:  # noqa: F811
+def test_the_worked_example_of_iq4_kss(kernels: ModuleType) -> None:
     """Section 4.1 of the specification: one block of a golden row, by hand."""
     block = bytes.fromhex("01e49f36 6e57cce8f358c479eec5b07f43934d38") + bytes(112)
     y = dispatch.decode(np.frombuffer(block, np.uint8)[None], "iq4_kss", 256)[0]

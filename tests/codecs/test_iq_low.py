@@ -1,16 +1,12 @@
-"""IQ2_KS, IQ3_KS and IQ2_KL: the error they reach, the best codes, the same bytes everywhere, hard rows, long rows."""
+"""IQ2_KS, IQ3_KS and IQ2_KL: the best codes, both signs and tables, long rows, weights that do not matter."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support_golden import SETS, golden_blocks, golden_inputs, golden_ratios, rel_mse, rel_wmse, scale_values
-from support_search import awkward_importance, awkward_rows, in_every_way, lognormal, wild_rows
+from support_golden import rel_mse, rel_wmse, scale_values
+from support_search import lognormal
 
 from gguftool.codecs import dispatch
 from gguftool.format.quanttypes import type_by_name
@@ -18,21 +14,7 @@ from gguftool.format.quanttypes import type_by_name
 Array = npt.NDArray[np.float32]
 
 NAMES = ("iq2_ks", "iq3_ks", "iq2_kl")
-OBJECTIVES = ("imatrix", "ref", "mse")
 
-#: Mean error ratios to the reference that must be reached, with an importance and without one. The measured figures
-#: are a little lower; these keep what was won.
-LIMITS = {
-    ("iq2_ks", "fast"): (0.91, 0.79),
-    ("iq3_ks", "fast"): (0.94, 0.86),
-    ("iq2_kl", "fast"): (0.915, 0.88),
-    ("iq2_ks", "default"): (0.91, 0.785),
-    ("iq3_ks", "default"): (0.935, 0.85),
-    ("iq2_kl", "default"): (0.91, 0.875),
-    ("iq2_ks", "best"): (0.91, 0.785),
-    ("iq3_ks", "best"): (0.93, 0.85),
-    ("iq2_kl", "best"): (0.91, 0.875),
-}
 
 V2 = np.array((-31, -13, 1, 17))
 V3 = np.array((-63, -40, -23, -10, 1, 13, 28, 47))
@@ -81,24 +63,6 @@ def least_errors(x: Array, blocks: npt.NDArray[np.uint8], name: str, w: Array) -
     return least
 
 
-@pytest.mark.parametrize(("name", "effort"), LIMITS)
-def test_error_against_the_reference(shared: Path, name: str, effort: str) -> None:
-    for imatrix, limit in zip((True, False), LIMITS[name, effort], strict=True):
-        ratios = golden_ratios(shared, name, imatrix, effort=effort, objective="imatrix")
-        assert ratios["mean"] <= limit, ratios
-        assert max(ratios.values()) <= (0.965 if imatrix else 0.93), ratios
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_row_is_worse_than_the_reference(shared: Path, name: str) -> None:
-    a = golden_inputs(shared)["imatrix"]
-    for key in SETS:
-        x, theirs = golden_inputs(shared)[key], golden_blocks(shared, name)[f"dq_{key}_im"]
-        ours = dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, x.shape[1])
-        for r in range(len(x)):
-            assert rel_wmse(x[r], ours[r], a) < rel_wmse(x[r], theirs[r], a)
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("effort", ("fast", "default"))
 def test_every_code_is_the_best_for_its_scale(name: str, effort: str) -> None:
@@ -121,23 +85,6 @@ def test_both_signs_and_both_tables_are_used(name: str) -> None:
     assert name == "iq2_kl" or 0.2 < shift.mean() < 0.8
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_way_gives_the_same_bytes(name: str) -> None:
-    for n, x in ((1024, awkward_rows(1024)), (768, wild_rows(9, 768)), (256, awkward_rows(256))):
-        for a in (lognormal(n), awkward_importance(n), None):
-            for objective in OBJECTIVES:
-                for effort in ("fast", "default"):
-                    blocks = in_every_way(x, name, a, objective, effort)
-                    assert len(set(blocks.values())) == 1, (n, objective, effort, a is None)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_way_gives_the_same_bytes_at_best_effort(name: str) -> None:
-    x, a = awkward_rows(512), lognormal(512)
-    for objective in OBJECTIVES:
-        assert len(set(in_every_way(x, name, a, objective, "best").values())) == 1, objective
-
-
 @pytest.mark.parametrize("n_cols", (256, 512, 768, 4352))
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_of_any_length(name: str, n_cols: int) -> None:
@@ -157,93 +104,6 @@ def test_a_very_long_row(name: str) -> None:
     error = rel_mse(x, dispatch.decode(dispatch.encode(x, name), name, n))
     short = x[:, :4096]
     assert error < 1.15 * rel_mse(short, dispatch.decode(dispatch.encode(short, name), name, 4096))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_edge_rows(shared: Path, name: str) -> None:
-    inputs = golden_inputs(shared)
-    x = inputs["edge"]
-    for a in (inputs["edge_imatrix"], None):
-        blocks = dispatch.encode(x, name, a)
-        y = dispatch.decode(blocks, name, x.shape[1])
-        assert np.isfinite(scale_values(blocks, name)).all()
-        assert np.isfinite(y).all()
-        assert not y[0].any()
-        assert not y[1, :256].any()
-        assert not y[2, 32:64].any()
-        assert rel_mse(x[3], y[3]) < 1e-5
-        for r in (4, 5, 7):
-            assert rel_mse(x[r], y[r]) < 0.2, r
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("effort", ("fast", "default"))
-def test_hard_rows_are_never_worse_than_zeros(name: str, effort: str) -> None:
-    a = lognormal(1024)
-    for x in (awkward_rows(1024), wild_rows(31, 1024)):
-        for weights in (a, None):
-            blocks = dispatch.encode(x, name, weights, objective="imatrix", effort=effort)
-            y = dispatch.decode(blocks, name, 1024)
-            assert np.isfinite(scale_values(blocks, name)).all()
-            w = np.ones(1024) if weights is None else a
-            assert np.all((w * (np.float64(x) - y) ** 2).sum(1) <= (w * np.float64(x) ** 2).sum(1))
-            assert np.all(y.reshape(len(x), -1, 32)[~x.reshape(len(x), -1, 32).any(2)] == 0)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_small_weights_do_not_collapse(name: str) -> None:
-    z, a = np.random.default_rng(6).standard_normal((4, 1024)), lognormal(1024)
-
-    def error(deviation: float) -> float:
-        x = (deviation * z).astype(np.float32)
-        return rel_wmse(x, dispatch.decode(dispatch.encode(x, name, a, objective="imatrix"), name, 1024), a)
-
-    plain = error(0.02)
-    assert error(1e-4) < 1.1 * plain
-    assert error(1e-5) < 1.3 * plain
-    assert error(1e-6) < 4 * plain
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_each_objective_wins_by_its_own_measure(name: str) -> None:
-    x, a = (0.02 * np.random.default_rng(8).standard_t(4, (8, 1024))).astype(np.float32), lognormal(1024)
-    squares = x.astype(np.float64) ** 2
-    factor = {"iq2_ks": 1.5, "iq3_ks": 2.0, "iq2_kl": 2.25}[name]
-    mean = factor * np.repeat(squares.reshape(8, -1, 256).mean(2), 256, axis=1)
-    bare = {"iq2_ks": mean / 6 + squares, "iq3_ks": squares, "iq2_kl": np.abs(x)}[name]
-    for importance, theirs in ((a, a * np.sqrt(mean + squares)), (None, bare)):
-        rows = {o: dispatch.decode(dispatch.encode(x, name, importance, objective=o), name, 1024) for o in OBJECTIVES}
-        assert min(rows, key=lambda o: rel_mse(x, rows[o])) in ("mse", "imatrix" if importance is None else "mse")
-        assert importance is None or min(rows, key=lambda o: rel_wmse(x, rows[o], a)) == "imatrix"
-        assert min(rows, key=lambda o: float((theirs * (x - rows[o]) ** 2).sum())) == "ref"
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    magnitude=st.integers(-140, 127),
-    spread=st.floats(0, 20),
-    zeros=st.floats(0, 1),
-    name=st.sampled_from(NAMES),
-    effort=st.sampled_from(("fast", "default")),
-    weighted=st.booleans(),
-)
-@settings(max_examples=150, deadline=None)
-def test_whatever_comes_in_scales_are_finite_and_zero_blocks_stay(
-    seed: int, magnitude: int, spread: float, zeros: float, name: str, effort: str, weighted: bool
-) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((2, 512)) * np.exp(spread * rng.standard_normal((2, 512)))
-    x = np.clip(x, -1e300, 1e300) * 2.0**magnitude
-    x[rng.random((2, 512)) < zeros] = 0
-    x[:, 64:96] = 0
-    x = np.clip(x, -3.4e38, 3.4e38).astype(np.float32)
-    a = np.exp(spread * rng.standard_normal(512)) if weighted else None
-    blocks = dispatch.encode(x, name, a, effort=effort)
-    y = dispatch.decode(blocks, name, 512)
-    assert np.isfinite(scale_values(blocks, name)).all()
-    assert np.isfinite(y).all()
-    assert not y[:, 64:96].any()
-    assert np.all(np.abs(y) <= 3 * np.float64(np.abs(x).max()))
 
 
 @pytest.mark.parametrize("whole_block", (False, True))

@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from support_golden import LEGACY, SETS, golden_blocks, golden_inputs, rel_wmse, scale_values, vector_sets
-from support_isa import kernels  # noqa: F401
 
 from gguftool.codecs import dispatch, jit
 from gguftool.format.quanttypes import type_by_name
@@ -23,7 +22,7 @@ def digest(array: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("name", LEGACY)
-def test_vectors_of_the_specification(kernels: ModuleType, shared: Path, name: str) -> None:  # noqa: F811
+def test_vectors_of_the_specification(kernels: ModuleType, shared: Path, name: str) -> None:
     expected = json.loads((shared / "specs" / "ggml-types.json").read_text())["test_vectors"]["types"][name.upper()]
     for key in "AB":
         blocks = dispatch.encode(vector_sets()[key], name)
@@ -33,7 +32,7 @@ def test_vectors_of_the_specification(kernels: ModuleType, shared: Path, name: s
 
 @pytest.mark.parametrize("effort", ("fast", "default", "best"))
 @pytest.mark.parametrize("name", LEGACY)
-def test_golden_bytes_at_every_effort(kernels: ModuleType, shared: Path, name: str, effort: str) -> None:  # noqa: F811
+def test_golden_bytes_at_every_effort(kernels: ModuleType, shared: Path, name: str, effort: str) -> None:
     golden = golden_blocks(shared, name)
     for key in (*SETS, "edge"):
         blocks = dispatch.encode(golden_inputs(shared)[key], name, effort=effort)
@@ -57,7 +56,7 @@ def hard_rows() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", LEGACY)
-def test_every_way_gives_the_same_bytes(kernels: ModuleType, name: str) -> None:  # noqa: F811
+def test_every_way_gives_the_same_bytes(kernels: ModuleType, name: str) -> None:
     x, t = hard_rows(), type_by_name(name)
     expected = np.empty((len(x), t.row_nbytes(1024)), np.uint8)
     jit.transcode(0, t.id, x, len(x), 1024, None, None, expected, 0, 1, False)
@@ -70,7 +69,7 @@ def test_every_way_gives_the_same_bytes(kernels: ModuleType, name: str) -> None:
 @pytest.mark.parametrize("name", LEGACY)
 @pytest.mark.parametrize("top", (5e5, 8.4e6, 1e30, 3.4e38))
 def test_a_scale_beyond_f16_is_cut_to_the_largest_finite_one(
-    kernels: ModuleType,  # noqa: F811
+    kernels: ModuleType,
     name: str,
     top: float,
 ) -> None:
@@ -82,12 +81,12 @@ def test_a_scale_beyond_f16_is_cut_to_the_largest_finite_one(
 
 
 @pytest.mark.parametrize("name", LEGACY)
-def test_zero_rows_decode_to_zero(kernels: ModuleType, name: str) -> None:  # noqa: F811
+def test_zero_rows_decode_to_zero(kernels: ModuleType, name: str) -> None:
     assert not dispatch.decode(dispatch.encode(np.zeros((2, 64), np.float32), name), name, 64).any()
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_an_importance_makes_it_a_search(kernels: ModuleType, shared: Path, name: str) -> None:  # noqa: F811
+def test_an_importance_makes_it_a_search(kernels: ModuleType, shared: Path, name: str) -> None:
     inputs = golden_inputs(shared)
     x, a = inputs["student"][:2], inputs["imatrix"]
     closed = dispatch.decode(dispatch.encode(x, name), name, 1024)
@@ -95,7 +94,7 @@ def test_an_importance_makes_it_a_search(kernels: ModuleType, shared: Path, name
     assert rel_wmse(x, searched, a) < 0.95 * rel_wmse(x, closed, a)
 
 
-def test_q8_0_ignores_an_importance(kernels: ModuleType, shared: Path) -> None:  # noqa: F811
+def test_q8_0_ignores_an_importance(kernels: ModuleType, shared: Path) -> None:
     inputs = golden_inputs(shared)
     x = inputs["gauss"]
     assert dispatch.encode(x, "q8_0", inputs["imatrix"]).tobytes() == dispatch.encode(x, "q8_0").tobytes()
