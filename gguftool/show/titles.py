@@ -168,7 +168,6 @@ _WORDS = {
     "w_skewness": ("Skewness of the weights", "w skew", ""),
     "w_kurtosis": ("Excess kurtosis of the weights", "w kurt", "0 as in a normal distribution. High: heavy tails."),
     "w_zero_pct": ("Weights that are exactly 0, %", "w zero %", "Of what the file decodes to, whatever its types."),
-    "importance": ("Importance from", "importance from", "The entry that this tensor's importance comes from."),
 }  # fmt: skip
 
 _SCALES: dict[Scale, str] = {

@@ -76,7 +76,7 @@ function spans(rows) {
 function paint() {
   const at = Number(choice.value);
   figure = tensors.columns[at];
-  roomy = (byId("heat").clientWidth - 120) / layers.length > 44;
+  roomy = (byId("heat").clientWidth - 120) / layers.length > 54;
   const within = document.querySelector("[name=scale]:checked").value === "kind";
   const scale = scaleOf(at, within);
   byId("map-title").textContent = `${figure.title}, by layer and kind of tensor`;
