@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from support_charts import check_readable, texts
-from support_imatrix import VECTORS, Entry, dense_entries, expert_entries, imatrix_gguf
+from support_imatrix import VECTORS, Entry, as_dat, dense_entries, expert_entries, imatrix_gguf
 
 import gguftool
 from gguftool import charts
@@ -158,6 +158,20 @@ def test_experts(opened: Open) -> None:
     assert "ffn_down/gate/up_exps: tokens per expert" in text and "3 of 48 (6.25 %)" in text
     with pytest.raises(UsageError, match="no tensor has experts"):
         charts.experts(opened(dense_entries(1)))
+
+
+def test_experts_of_a_form_without_counts(tmp_path: Path) -> None:
+    path = tmp_path / "x.dat"
+    path.write_bytes(as_dat([*expert_entries(2, 4, unreached=[(1, 2)]), *dense_router(2)], 512))
+    chart = charts.experts(open_imatrix(path))
+    text = said(chart)
+    assert "experts reached" in text and "1 of 8 (12.5 %)" in text and "does not say how many tokens" in text
+    assert len(np.unique(values_of(chart.axes[0]))) == 2  # reached, or not
+    check_readable(chart)
+
+
+def dense_router(n_layers: int) -> list[Entry]:
+    return [(f"blk.{i}.ffn_gate_inp.weight", [1.0] * 16, [512]) for i in range(n_layers)]
 
 
 def test_difference(opened: Open, tmp_path: Path) -> None:

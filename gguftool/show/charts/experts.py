@@ -20,6 +20,7 @@ from gguftool.show.charts.page import (
     figure_of,
     heading,
     layer_ticks,
+    plain_number,
     stack,
     styled,
     width_of,
@@ -54,7 +55,8 @@ def experts(imatrix: Imatrix, names: Sequence[str] | None = None, *, title: str 
         sum(int((m == 0).sum()) for m in maps.values()),
         sum(int(np.isfinite(m).sum()) for m in maps.values()),
     )
-    said = f"Orange: no token came by: {unreached:,} of {of:,} ({100 * unreached / of:.3g} %)."
+    missed = f"Orange: no token came by: {unreached:,} of {of:,} ({100 * unreached / of:.3g} %)."
+    said = missed if unreached else f"All {of:,} were reached."
     chart, panels = stack(
         imatrix.path.name if title is None else title,
         [max(0.5, len(held) * _row(len(held))) for held in groups.values()],
@@ -66,9 +68,8 @@ def experts(imatrix: Imatrix, names: Sequence[str] | None = None, *, title: str 
     )
     for axes, (kinds, held) in zip(panels, groups.items(), strict=True):
         _draw(axes, kinds, list(held), maps[kinds], known)
-        missed = (maps[kinds] == 0).sum(axis=1)
         if unreached:
-            _beside(axes, 0, missed, "unreached", UNREACHED)
+            _beside(axes, 0, (maps[kinds] == 0).sum(axis=1), "unreached", UNREACHED)
         if known:
             _beside(axes, int(unreached > 0), _evenness(maps[kinds]), "evenness, %", COLOURS[0])
     return chart
@@ -137,7 +138,7 @@ def _evenness(tokens: Grid) -> Grid:
 
 def _beside(axes: Axes, place: int, values: npt.NDArray[Any], title: str, colour: str) -> None:
     """A narrow chart of one value per row, to the right of the map."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     across = figure_of(axes).get_size_inches()[0]
     box = axes.get_position()
@@ -150,6 +151,7 @@ def _beside(axes: Axes, place: int, values: npt.NDArray[Any], title: str, colour
     else:
         beside.plot(values, rows, ".-", color=colour, markersize=3.5, linewidth=0.8)
     beside.xaxis.set_major_locator(MaxNLocator(2, integer=colour == UNREACHED))
+    beside.xaxis.set_major_formatter(FuncFormatter(plain_number))
     beside.tick_params(axis="y", length=0, labelleft=False)
     beside.spines["left"].set_visible(False)
     beside.grid(axis="x")

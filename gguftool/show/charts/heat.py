@@ -218,11 +218,14 @@ def ratios(values: Grid) -> Colouring:
 
 
 def _about_one(shown: Grid, beside: tuple[str, ...], note: str, sign: str) -> Colouring:
-    """Colours to both sides of 1, as far as values go that are not far out, at least to 5/4 and at most to 10."""
+    """Colours to both sides of 1, as far as all values but 3 % go, at least to 5/4 and at most to 10.
+
+    One odd layer must not bleach the others; Tukey's fences would cut too much of figures that mostly stay near 1.
+    """
     from matplotlib.colors import LogNorm
 
     amounts = np.abs(np.log(shown[np.isfinite(shown) & (shown > 0)]))
-    far = math.exp(bounds(np.append(amounts, -amounts))[1]) if amounts.size else 1.0
+    far = math.exp(np.quantile(amounts, 0.97, method="lower")) if amounts.size else 1.0
     limit = next((end for end in _ENDS if end >= far * 0.999), _ENDS[-1])
     held = shown[np.isfinite(shown)]
     over, under = bool((held > limit * 1.0001).any()), bool((held < 0.9999 / limit).any())
