@@ -306,6 +306,12 @@ def test_a_notebook_shows_a_chart(six: Imatrix) -> None:
     assert int.from_bytes(raw[16:20], "big") in (2 * shown["width"] - 1, 2 * shown["width"], 2 * shown["width"] + 1)
 
 
+def test_ipython_shows_a_chart_as_one_picture(six: Imatrix) -> None:
+    formatters = pytest.importorskip("IPython.core.formatters", reason="needs IPython")
+    data, _ = formatters.DisplayFormatter().format(charts.experts(six))
+    assert set(data) == {"text/plain", "image/png"}
+
+
 def test_nothing_global_is_imported(six: Imatrix) -> None:
     script = (
         "import sys, gguftool; assert 'matplotlib' not in sys.modules; from gguftool import charts;"
