@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -218,6 +218,13 @@ class Imatrix:
     def only(self, names: Iterable[str]) -> Imatrix:
         """The same file with these entries alone."""
         return self._with({name: self._slots[name] for name in names})
+
+    def renamed(self, new_name: Callable[[str], str | None]) -> Imatrix:
+        """The same file with its entries under other names; those whose new name is None are left out."""
+        named = {
+            new: replace(slot, name=new) for old, slot in self._slots.items() if (new := new_name(old)) is not None
+        }
+        return self._with(named)
 
     def with_experts(self, experts: Mapping[str, int], *, keep_fillers: bool = False) -> Imatrix:
         """The same file with the named entries cut into that many matrices, fillers counted as not reached.

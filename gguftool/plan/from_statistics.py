@@ -87,13 +87,11 @@ def choose(
 
     Without a budget every step is taken whole. With one, steps down are taken whole where there are steps up too (they
     pay for these), else only as far as needed; steps up as far as the budget goes, their shares being the most that
-    they may take. Without steps the types next to the TYPE's base are tried one after the other. UsageError for steps
+    they may take; without steps the types next to the TYPE's base are tried one after the other. UsageError for steps
     that meet or a budget without a model, PlanError for a budget that cannot be met.
     """
     if budget_bpw is not None and not tensors.facts:
         raise UsageError("--budget-bpw needs the shapes: give the model with --model")
-    if not steps and budget_bpw is None:
-        raise UsageError("nothing to do: give --up SHARE --to TYPE, --down SHARE --to TYPE, or --budget-bpw")
     maker = _Maker(ranked, file_type, tensors)
     if budget_bpw is None:
         taken = assigned(ranked, steps)

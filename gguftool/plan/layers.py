@@ -9,7 +9,7 @@ That a file loads and every layer is run as before says nothing about how good t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gguftool.errors import PlanError, UsageError
@@ -61,6 +61,28 @@ class LayerPruning:
         if place is None or place[0] != self.stack or not self.dropped:
             return name
         return rename_layer(name, self.renumber[place[1]]) if place[1] in self.renumber else None
+
+    def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that a tensor of this old name has afterwards."""
+        for cut in self.slices:
+            if cut.name == name:
+                axis = cut.axis % len(shape)
+                return (*shape[:axis], sum(stop - start for start, stop in cut.kept), *shape[axis + 1 :])
+        return shape
+
+
+def new_names(names: Iterable[str], layers: Collection[int]) -> Callable[[str], str | None]:
+    """Old name -> new name without these layers of the main stack, for names alone: no model says what is allowed.
+
+    UsageError for a layer that no name has.
+    """
+    there = {place[1] for name in names if (place := layer_of(name)) is not None and place[0] == "blk"}
+    absent = sorted(set(layers) - there)
+    if absent:
+        raise UsageError(f"layers to prune: there is no layer {absent[0]}; there are {ranges(sorted(there))}")
+    kept = [n for n in range(max(there, default=-1) + 1) if n not in layers]
+    renumber = {old: new for new, old in enumerate(kept)}
+    return LayerPruning(tuple(sorted(layers)), tuple(kept), renumber, {}, (), ()).new_name
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguftool.errors import PlanError, RecipeError, UsageError
+from gguftool.format.metadata import Metadata
 from gguftool.format.names import layer_of, parse_shard_name, tensor_kind
 from gguftool.format.quanttypes import QuantType
 from gguftool.format.reader import open_model
@@ -19,6 +20,8 @@ from gguftool.imatrix.file import Imatrix, open_imatrix
 from gguftool.imatrix.statistics import tensor_statistics
 from gguftool.plan.from_statistics import Choices, choose
 from gguftool.plan.importances import Importances
+from gguftool.plan.layers import new_names, ranges
+from gguftool.plan.layers import prune_layers as prune_layers_of
 from gguftool.plan.quantmap import Known, rules_for
 from gguftool.plan.ranking import CRITERIA, Ranked, ranking
 from gguftool.plan.steps import Step, parse_step
@@ -28,7 +31,9 @@ from gguftool.recipe.eligible import why_kept
 from gguftool.recipe.facts import TensorFacts, facts_of
 from gguftool.recipe.filetypes import FileType, file_type_by_name
 from gguftool.recipe.grammar import compile_pattern
+
 from gguftool.verbs.quantize import rules_of
+from gguftool.verbs.rewrite import layers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +51,8 @@ class StatisticsPlan:
     """A recipe made from statistics: ``choices`` has every tensor that a step moved, ``types`` what they get.
 
     ``base_bpw`` and ``bpw`` (bits per weight of all tensors, NaN without a model) are those of the TYPE alone and of
-    this recipe. ``warnings`` say what was left aside.
+    this recipe. ``warnings`` say what was left aside. ``pruned`` are layers that go; all names are those after it.
+    ``remarks`` are more comments on the whole.
     """
 
     file_type: FileType
@@ -58,6 +64,8 @@ class StatisticsPlan:
     datasets: tuple[str, ...]
     base_bpw: float
     warnings: tuple[str, ...]
+    pruned: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def types(self) -> Mapping[str, QuantType]:
@@ -88,7 +96,8 @@ class StatisticsPlan:
         written = Written(
             rules,
             self.file_type,
-            head=tuple(self._head()) if comments else (),
+            options=self._options(target),
+            head=tuple(self._head(target)) if comments else (),
             imatrix=str(self.imatrix),
             source=str(self.model) if self.model is not None else None,
             output=output_name(self.model, self.file_type, self.choices.by),
@@ -112,7 +121,19 @@ class StatisticsPlan:
             self._cache[key] = rules_for(self.choices, self.known, self.file_type, target)
         return self._cache[key]
 
-    def _head(self) -> list[str]:
+    def _options(self, target: str) -> tuple[str, ...]:
+        return (f"--prune-layers {ranges(self.pruned)}",) if self.pruned and target == "gguftool" else ()
+
+    def _pruning(self, target: str) -> Iterator[str]:
+        """What to know of the pruned layers: others' quantizers take them out wrongly or not at all."""
+        if self.pruned:
+            which = f"--prune-layers {ranges(self.pruned)}"
+            yield f"layers {ranges(self.pruned)} of the source are pruned; layers are counted without them from here on"
+            if target != "gguftool":
+                yield f"before: gguftool copy {which} MODEL PRUNED; gguftool imatrix convert {which} IMATRIX PRUNED-IMATRIX"
+        yield from self.remarks
+
+    def _head(self, target: str) -> list[str]:
         criterion = CRITERIA[self.choices.by]
         high = criterion.high_first != self.choices.reverse
         source = f" ({', '.join(self.datasets)})" if self.datasets else ""
@@ -125,7 +146,7 @@ class StatisticsPlan:
             lines.append(f"{self.bpw:.4f} bpw; {self.file_type.name} alone {self.base_bpw:.4f}")
         if self.choices.budget_bpw is not None and self.choices.free is not None:
             lines[-1] += f"; {budget_line(self.choices)}"
-        return lines
+        return [*lines, *self._pruning(target)]
 
 
 def budget_line(choices: Choices) -> str:
@@ -158,6 +179,7 @@ def plan_from_statistics(
     kinds: str | Sequence[str] = (),
     tensor: str | None = None,
     tensor_type: str | Sequence[str | Rule] = (),
+    prune_layers: str | Collection[int] = (),
 ) -> StatisticsPlan:
     """The recipe that moves the more important tensors of every kind up from TYPE, and the less important down.
 
@@ -165,6 +187,7 @@ def plan_from_statistics(
     ``Step`` objects. ``by`` is one of act, entropy, zd, cossim, gain, kurtosis; ``reverse`` turns it around. With
     ``budget_bpw`` (needs ``model``, of which only the header is read) steps go as far as it allows. ``kinds`` and
     ``tensor``, a pattern over names, limit what is moved; ``tensor_type`` rules fix types by hand and come first.
+    ``prune_layers`` go; rules, ranks and sizes are then those of the model without them.
 
     UsageError and RecipeError for arguments that mean nothing, PlanError for a budget that cannot be met.
     """
@@ -172,12 +195,17 @@ def plan_from_statistics(
     if file_type.is_copy:
         raise UsageError("TYPE COPY converts nothing: name the TYPE that most tensors are to have")
     every = [*steps, *_steps("up", up), *_steps("down", down)]
+    gone = layers_of(prune_layers)
+    if not every and budget_bpw is None and not gone:
+        raise UsageError("nothing to do: give --up SHARE --to TYPE, --down SHARE --to TYPE, or --budget-bpw")
     pins, remarks = rules_of([("--tensor-type", r) for r in _listed(tensor_type)])
-    with _opened(imatrix) as stored:
+    with _opened(imatrix) as whole:
+        header = _header(None if model is None else Path(model), whole, gone)
+        stored = whole.renamed(header.new_name) if gone else whole
         cut = stored.with_experts(stored.inferred_experts())
         rows = tensor_statistics(cut)
         place = None if model is None else Path(model)
-        known, notes = _known(place, stored, file_type, pins)
+        known, notes = _known(header, stored, file_type, pins)
         entries = _entries(known, stored, _listed(kinds), tensor)
         ranked = ranking(entries, rows, by, reverse=reverse)
         choices = choose(ranked, every, file_type, known, by=by, reverse=reverse, budget_bpw=budget_bpw)
@@ -192,6 +220,7 @@ def plan_from_statistics(
             stored.datasets,
             _base_bpw(known),
             warnings,
+            gone,
         )
 
 
@@ -214,15 +243,36 @@ def _steps(direction: str, given: Sequence[Any]) -> list[Step]:
         raise UsageError(f"{direction}={given!r}: give (share, type) pairs, such as ('15%', 'q6_k')") from None
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What a model's header says once layers are gone; without a model only the names are new."""
+
+    new_name: Callable[[str], str | None]
+    metadata: Metadata | None = None
+    tensors: tuple[TensorFacts, ...] = ()
+
+
+def _header(model: Path | None, imatrix: Imatrix, gone: tuple[int, ...]) -> _Header:
+    if model is None:
+        return _Header(new_names(imatrix.names, gone))
+    with open_model(model) as opened:
+        pruning = prune_layers_of(opened.metadata, opened.tensors, gone)
+        tensors = []
+        for t in opened.tensors:
+            name = pruning.new_name(t.name)
+            if name is not None:
+                tensors.append(TensorFacts(name, pruning.shape(t.name, t.shape), t.type))
+        return _Header(pruning.new_name, opened.metadata.replaced(pruning.edits), tuple(tensors))
+
+
 def _known(
-    model: Path | None, imatrix: Imatrix, file_type: FileType, pins: Sequence[Rule]
+    header: _Header, imatrix: Imatrix, file_type: FileType, pins: Sequence[Rule]
 ) -> tuple[Known, tuple[str, ...]]:
     """What a model's header tells, or what an importance matrix alone does, and warnings."""
-    if model is None:
+    if header.metadata is None:
         return _without_model(imatrix, pins)
-    with open_model(model) as opened:
-        tensors = [TensorFacts(t.name, t.shape, t.type) for t in opened.tensors]
-        facts = facts_of(opened.metadata, tensors)
+    tensors = header.tensors
+    facts = facts_of(header.metadata, tensors)
     found = decide(Recipe(file_type, tuple(pins)), facts, tensors, has_imatrix=True)
     if found.problems:
         raise PlanError(found.problems)
