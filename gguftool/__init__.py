@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gguftool.verbs.info import info
     from gguftool.verbs.kld import kld
     from gguftool.verbs.plan import plan_from_statistics
+    from gguftool.verbs.prune_plan import plan_pruning
     from gguftool.verbs.quantize import quantize
     from gguftool.verbs.report import report
     from gguftool.verbs.verify import verify
@@ -67,6 +68,7 @@ _HOME = {
         "gguftool.verbs.info": "info",
         "gguftool.verbs.kld": "kld",
         "gguftool.verbs.plan": "plan_from_statistics",
+        "gguftool.verbs.prune_plan": "plan_pruning",
         "gguftool.verbs.quantize": "quantize",
         "gguftool.verbs.report": "report",
         "gguftool.verbs.verify": "verify",
@@ -107,6 +109,7 @@ __all__ = [
     "open_imatrix",
     "open_model",
     "plan_from_statistics",
+    "plan_pruning",
     "quantize",
     "repair_imatrix",
     "report",

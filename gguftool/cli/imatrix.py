@@ -35,6 +35,7 @@ def writing_options(function: _Command) -> _Command:
 @command.command("convert", short_help="Write one in the other form, .gguf or .dat.")
 @click.argument("src", metavar="IN", type=click.Path(readable=False))
 @click.argument("dst", metavar="OUT", type=click.Path(readable=False))
+@click.option("--prune-layers", metavar="LIST", default="", help="Leave out layers, renumber the rest: 3,7,10-14.")
 @writing_options
 def convert(src: str, dst: str, **options: Any) -> None:
     """Convert the importance matrix IN to OUT, .gguf or .dat.

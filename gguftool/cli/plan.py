@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguftool.cli.plan_prune import as_json, planned, prune_options, tables
 from gguftool.errors import UsageError
 
 if TYPE_CHECKING:
     from gguftool.verbs.plan import StatisticsPlan
+    from gguftool.verbs.prune_plan import PrunePlan
 
 _BY = ("act", "entropy", "zd", "cossim", "gain", "kurtosis")
 _TARGETS = ("gguftool", "llama-quantize", "ik", "file", "card")
@@ -28,6 +30,11 @@ Only tensors of one kind are compared; a share is taken of every kind. Tensors o
 keep what TYPE gives them unless --tensor-type, --kinds or --tensor names them.
 
 \b
+With --prune N layers are ranked by how much they look like the layer before (pooled cosine, gain near 1, evenness of
+the channels), and the recipe is that of the model without them. An imatrix is a weak witness for this: with --model
+and --file the best lists are tried on the text, and what the same bytes cost by quantizing harder stands beside.
+
+\b
 With --budget-bpw the shares are the most that a step may take: steps up go as far as the budget allows, steps down are
 taken whole where there are steps up, else as far as needed. Without steps the types next to TYPE's are tried in turn.
 
@@ -36,6 +43,7 @@ Examples:
   gguftool plan imatrix.dat q4_k_m --up 15% --to q6_k --down 20% --to q3_k
   gguftool plan imatrix.dat iq4_kss --by cossim --up 10% --to iq6_k --up 10% --to iq5_k --for card
   gguftool plan imatrix.gguf q4_k_m --model model-f16.gguf --budget-bpw 5 --for llama-quantize
+  gguftool plan imatrix.gguf q4_k_m --prune 2 --model model-f16.gguf -f text.txt
 """
 
 
@@ -99,6 +107,7 @@ def step_words(args: Sequence[str]) -> tuple[list[str], list[tuple[str, str, str
 @click.option("--kinds", multiple=True, metavar="K,K", help="Only these kinds, such as attn_v,ffn_down.")
 @click.option("--tensor", metavar="REGEX", help="Only tensors whose names REGEX finds.")
 @click.option("--tensor-type", multiple=True, metavar="REGEX=TYPE", help="Fix types by hand, before all steps.")
+@prune_options
 @click.option("--for", "target", type=click.Choice(_TARGETS), default="gguftool", show_default=True,
               help="Who is to read it: a command line, a file of rules, a model card's block.")  # fmt: skip
 @click.option("--comments/--no-comments", default=True, help="Say for every rule which figures put it there.")
@@ -116,13 +125,22 @@ def command(
     from gguftool.plan.steps import parse_step
     from gguftool.verbs.plan import plan_from_statistics
 
-    asked = ("by", "reverse", "budget_bpw", "model", "kinds", "tensor", "tensor_type")
-    steps = [parse_step(*step) for step in ctx.meta["steps"]]
-    plan = plan_from_statistics(imatrix, type_name, steps=steps, **{name: options[name] for name in asked})
+    asked = {n: options[n] for n in ("by", "reverse", "budget_bpw", "model", "kinds", "tensor", "tensor_type")}
+    asked["steps"] = [parse_step(*step) for step in ctx.meta["steps"]]
+    pruning = None
+    if options["prune"] is None:
+        plan = plan_from_statistics(imatrix, type_name, **asked)
+    else:
+        pruning = planned(imatrix, type_name, asked, options)
+        plan = pruning.pruned.plan
+        if not options["as_json"]:
+            click.echo(tables(pruning) + "\n", err=True)
+        for line in pruning.warnings:
+            click.echo(f"gguftool: note: {line}", err=True)
     for line in (*plan.warnings, *counts_along(target, plan.file_type, plan.model is not None)):
         click.echo(f"gguftool: warning: {line}", err=True)
     if options["as_json"]:
-        text = _json(plan, target)
+        text = _json(plan, target, pruning)
     else:
         text = _table(plan) if options["table"] else plan.text(target, comments=comments)
     if output is None:
@@ -169,7 +187,7 @@ def _table(plan: StatisticsPlan) -> str:
     return render(columns, rows) + "\n"
 
 
-def _json(plan: StatisticsPlan, target: str) -> str:
+def _json(plan: StatisticsPlan, target: str, pruning: PrunePlan | None) -> str:
     import json
 
     rules = plan.rules(target)
@@ -185,4 +203,6 @@ def _json(plan: StatisticsPlan, target: str) -> str:
         "tensors": json.loads(plan.frame().to_json(orient="records")),
         "warnings": list(plan.warnings),
     }
+    if pruning is not None:
+        data["pruning"] = as_json(pruning)
     return json.dumps(data, indent=2) + "\n"

@@ -82,7 +82,8 @@ def prune_lists(
     free = [row for row in ranked if not row.protected and not math.isnan(row.score)]
     if count < 1 or count > len(free):
         raise UsageError(
-            f"{count} layers are to go, but {len(free)} of {len(ranked)} may: protect fewer with --protect, or prune less"
+            f"{count} layers are to go, but {len(free)} of {len(ranked)} may: prune from 1 to {len(free)}, "
+            "or protect fewer with --protect"
         )
     width = count
     while width < len(free) and math.comb(width + 1, count) <= _MOST_LISTS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from gguftool.imatrix.contents import CHUNK_SIZE, several
 from gguftool.imatrix.file import Imatrix, open_imatrix
 from gguftool.imatrix.matrices import Matrices, matrices_of
 from gguftool.imatrix.writer import format_of, losses, write_imatrix
+from gguftool.plan.layers import new_names
 from gguftool.verbs.imatrix_model import Expected, expected
+from gguftool.verbs.rewrite import layers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,23 @@ def convert_imatrix(
     keep_fillers: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    prune_layers: str | Collection[int] = (),
     overwrite: bool = False,
 ) -> Written:
     """What was written to ``dst``: the matrix of ``src`` in the form that its suffix or ``output_format`` says.
 
     The older form knows neither experts nor chunk size. Experts are taken from ``model``, else from ``experts``, else
     from the routers' width; matrices that are nothing but 1 then count as not reached unless ``keep_fillers`` is set.
-    Whatever the output cannot hold is in ``Written.lost``. ImatrixError, FormatError, UsageError, FileExistsError.
+    ``prune_layers`` go and the others are renumbered, as for a model that was pruned so. Whatever the output cannot
+    hold is in ``Written.lost``. ImatrixError, FormatError, UsageError, FileExistsError.
     """
     reading = Reading(chunk_size, model, experts, keep_fillers, include, exclude)
     place, form = target(dst, output_format, [src], overwrite)
     with ExitStack() as files:
-        stored, notes, warnings = opened([src], reading, files)
-        return written(place, form, matrices_of(stored[0], chunk_size), notes, warnings, overwrite)
+        (stored,), notes, warnings = opened([src], reading, files)
+        if gone := layers_of(prune_layers):
+            stored = stored.renamed(new_names(stored.names, gone))
+        return written(place, form, matrices_of(stored, chunk_size), notes, warnings, overwrite)
 
 
 def merge_imatrices(

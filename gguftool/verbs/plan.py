@@ -31,7 +31,6 @@ from gguftool.recipe.eligible import why_kept
 from gguftool.recipe.facts import TensorFacts, facts_of
 from gguftool.recipe.filetypes import FileType, file_type_by_name
 from gguftool.recipe.grammar import compile_pattern
-
 from gguftool.verbs.quantize import rules_of
 from gguftool.verbs.rewrite import layers_of
 
@@ -98,9 +97,9 @@ class StatisticsPlan:
             self.file_type,
             options=self._options(target),
             head=tuple(self._head(target)) if comments else (),
-            imatrix=str(self.imatrix),
-            source=str(self.model) if self.model is not None else None,
-            output=output_name(self.model, self.file_type, self.choices.by),
+            imatrix=str(self._read(self.imatrix, target)),
+            source=str(self._read(self.model, target)) if self.model is not None else None,
+            output=self._output(),
         )
         return write(written, target)
 
@@ -121,6 +120,18 @@ class StatisticsPlan:
             self._cache[key] = rules_for(self.choices, self.known, self.file_type, target)
         return self._cache[key]
 
+    def _read(self, path: Path, target: str) -> Path:
+        """The file that the target's program reads: a pruned copy where it cannot prune."""
+        return path.with_stem(f"{path.stem}-pruned") if self.pruned and target != "gguftool" else path
+
+    def _output(self) -> str | None:
+        """A name for the model that the recipe makes, in the current folder; not that of the TYPE alone."""
+        if self.model is None:
+            return None
+        shard = parse_shard_name(self.model)
+        stem = _PRECISION.sub("", Path(shard[0]).name if shard else self.model.stem)
+        return f"{stem}{'-pruned' if self.pruned else ''}-{self.file_type.name}-{self.choices.by}.gguf"
+
     def _options(self, target: str) -> tuple[str, ...]:
         return (f"--prune-layers {ranges(self.pruned)}",) if self.pruned and target == "gguftool" else ()
 
@@ -128,20 +139,20 @@ class StatisticsPlan:
         """What to know of the pruned layers: others' quantizers take them out wrongly or not at all."""
         if self.pruned:
             which = f"--prune-layers {ranges(self.pruned)}"
-            yield f"layers {ranges(self.pruned)} of the source are pruned; layers are counted without them from here on"
+            yield f"layers {ranges(self.pruned)} are pruned, and layers are counted without them from here on"
             if target != "gguftool":
-                yield f"before: gguftool copy {which} MODEL PRUNED; gguftool imatrix convert {which} IMATRIX PRUNED-IMATRIX"
+                yield f"gguftool copy and gguftool imatrix convert, with {which}, make the files that are read here"
         yield from self.remarks
 
-    def _head(self, target: str) -> list[str]:
+    def _ranking(self) -> str:
         criterion = CRITERIA[self.choices.by]
-        high = criterion.high_first != self.choices.reverse
-        source = f" ({', '.join(self.datasets)})" if self.datasets else ""
-        end = "high" if high else "low"
-        lines = [
-            f"{self.file_type.name} with steps by {self.choices.by} ({criterion.title}, {end} first, within kinds) "
-            f"of {self.imatrix.name}{source}"
-        ]
+        end = "high" if criterion.high_first != self.choices.reverse else "low"
+        steps = f" with steps by {self.choices.by} ({criterion.title}, {end} first, within kinds)"
+        return steps if self.choices.each else ""
+
+    def _head(self, target: str) -> list[str]:
+        source = f"{self.imatrix.name} ({', '.join(self.datasets)})" if self.datasets else self.imatrix.name
+        lines = [f"{self.file_type.name}{self._ranking()}, importances of {source}"]
         if not math.isnan(self.bpw):
             lines.append(f"{self.bpw:.4f} bpw; {self.file_type.name} alone {self.base_bpw:.4f}")
         if self.choices.budget_bpw is not None and self.choices.free is not None:
@@ -154,15 +165,6 @@ def budget_line(choices: Choices) -> str:
     assert choices.budget_bpw is not None and choices.free is not None
     under = choices.budget_bpw - choices.bpw
     return f"{under:.4f} bpw ({choices.free:,} bytes) under the budget of {choices.budget_bpw:g}"
-
-
-def output_name(model: Path | None, file_type: FileType, by: str) -> str | None:
-    """A name for the model that the recipe makes, in the current folder; not that of the TYPE alone."""
-    if model is None:
-        return None
-    shard = parse_shard_name(model)
-    stem = Path(shard[0]).name if shard else model.stem
-    return f"{_PRECISION.sub('', stem)}-{file_type.name}-{by}.gguf"
 
 
 def plan_from_statistics(

@@ -96,11 +96,11 @@ def plan_pruning(
     step: Callable[[str], None] | None = None,
     **options: Any,
 ) -> PrunePlan:
-    """The layers that may go, as far as can be told, and the recipe (TYPE and ``options`` of ``plan_from_statistics``).
+    """The layers that may go, as far as can be told, and the recipe: TYPE, ``options`` of ``plan_from_statistics``.
 
-    ``protect``: layers at the beginning and at the end that stay; ``keep``: more of them. With ``model`` only lists that
-    it can do without are looked at; with ``trial`` too, they are measured, and so are the two quantized files. The
-    copies take the model's size on disk, one at a time. UsageError if so many layers cannot go.
+    ``protect``: layers at the beginning and at the end that stay; ``keep``: more of them. With ``model`` only lists
+    are looked at that it can do without; with ``trial`` too, they are measured, and so are the two quantized files.
+    The copies take the model's size on disk, one at a time. UsageError if so many layers cannot go.
     """
     if trial is not None and model is None:
         raise UsageError("to measure what pruning does, give the model with --model")
@@ -185,11 +185,8 @@ def _ways_measured(
     pruned: Way, harder: Way | None, model: Path, trial: Trial, step: Callable[[str], None] | None
 ) -> tuple[Way, Way | None]:
     with tempfile.TemporaryDirectory(prefix="gguftool-", dir=trial.folder) as folder:
-        done = []
-        for way in (pruned, harder):
-            if way is None:
-                done.append(None)
-                continue
+        done: list[Way] = []
+        for way in (pruned, *([harder] if harder else [])):
             if step:
                 step(way.name)
             place = Path(folder) / "way.gguf"
@@ -204,8 +201,7 @@ def _ways_measured(
                 sync=False,
             )
             done.append(replace(way, divergence=_divergence(place, model, trial)))
-    assert done[0] is not None
-    return done[0], done[1]
+    return done[0], done[1] if harder else None
 
 
 def _divergence(candidate: Path, model: Path, trial: Trial) -> Divergence:
