@@ -20,6 +20,7 @@ from gguftool.imatrix.file import Imatrix, ImatrixEntry
 from gguftool.imatrix.matrices import Matrices, Outline, count_chunks, in_order, matrices_of, outline_of
 
 _Holder = tuple[Imatrix, float]
+_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def _outline(name: str, holders: list[_Holder]) -> Outline:
     return replace(outline_of(holders[0][0], name), counts=_whole(total), signed=signed)
 
 
-def _whole(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _whole(counts: _Floats) -> npt.NDArray[np.int64]:
     """Rounded to whole tokens; a matrix that was reached stays reached."""
     return np.where(counts > 0, np.maximum(np.rint(counts), 1), 0).astype(np.int64)
 
@@ -109,15 +110,26 @@ def _added(name: str, holders: list[_Holder], signed: bool) -> ImatrixEntry:
     signs = np.zeros((n_mat, n_cols)) if signed else None
     for source, share in holders:
         entry = source.entry(name)
-        part = share * entry.counts
-        reached = (part > 0)[:, None]  # sums without a token are no measurement
-        counts += part
-        sums += np.where(reached, share * entry.sums, 0)
+        counts += share * entry.counts
+        _add(sums, entry.sums, entry.counts, share)
         if signs is not None and entry.signed is not None:
-            signs += np.where(reached, share * entry.signed, 0)
+            _add(signs, entry.signed, entry.counts, share)
     whole = _whole(counts)
-    scale = np.divide(whole, counts, out=np.zeros_like(counts), where=counts > 0)[:, None]
-    return ImatrixEntry(name, n_mat, n_cols, sums * scale, whole, None if signs is None else signs * scale)
+    if (whole != counts).any():
+        scale = np.divide(whole, counts, out=np.zeros_like(counts), where=counts > 0)[:, None]
+        sums *= scale
+        if signs is not None:
+            signs *= scale
+    return ImatrixEntry(name, n_mat, n_cols, sums, whole, signs)
+
+
+def _add(total: _Floats, sums: _Floats, counts: npt.NDArray[np.int64], share: float) -> None:
+    """Adds one file's sums, which nobody else uses, to the total; sums without a token are no measurement."""
+    if share != 1:
+        sums *= share
+    if not counts.all():
+        sums[counts == 0] = 0
+    total += sums
 
 
 def _half_signed(holders: dict[str, list[_Holder]], signed: dict[str, bool]) -> list[str]:

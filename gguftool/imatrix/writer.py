@@ -121,10 +121,9 @@ def _lost_provenance(matrices: Matrices) -> list[str]:
 def _check(path: Path, matrices: Matrices, format: str) -> None:
     if not any(outline.counts.any() or format == "gguf" for outline in matrices.outlines):
         raise ImatrixError(path, "nothing to write: no entry has any token")
-    if not 1 <= matrices.chunk_size <= _I32 or not 0 <= matrices.chunk_count <= _I32:
-        raise ImatrixError(
-            path, f"{matrices.chunk_count} chunks of {matrices.chunk_size} tokens cannot be stored: give --chunk-size"
-        )
+    limit = _U32 if format == "gguf" else _I32
+    if not 1 <= matrices.chunk_size <= limit or not 0 <= matrices.chunk_count <= limit:
+        raise ImatrixError(path, f"{matrices.chunk_count} chunks of {matrices.chunk_size} tokens cannot be stored")
     for outline in matrices.outlines:
         length = len(outline.name.encode())
         if format == "gguf" and length > _LONGEST_NAME:

@@ -221,3 +221,49 @@ def test_experts_survive_the_older_form(tmp_path_factory: pytest.TempPathFactory
     for name in source.names:
         assert (back.counts(name) == source.counts(name)).all()
         np.testing.assert_allclose(back.entry(name).sums, source.entry(name).sums, rtol=2e-7)
+
+
+def libggml_gguf(path: Path) -> dict[str, int] | None:
+    """Tensor names and bytes as libggml's own reader sees them, None if it refuses the file."""
+    import ctypes
+
+    from support_libggml import libggml
+
+    class Parameters(ctypes.Structure):
+        _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+    lib = libggml()
+    lib.gguf_init_from_file.restype = ctypes.c_void_p
+    lib.gguf_init_from_file.argtypes = (ctypes.c_char_p, Parameters)
+    lib.gguf_get_n_tensors.restype, lib.gguf_get_n_tensors.argtypes = ctypes.c_int64, (ctypes.c_void_p,)
+    for function, result in ((lib.gguf_get_tensor_name, ctypes.c_char_p), (lib.gguf_get_tensor_size, ctypes.c_size_t)):
+        function.restype, function.argtypes = result, (ctypes.c_void_p, ctypes.c_int64)
+    lib.gguf_find_key.restype, lib.gguf_find_key.argtypes = ctypes.c_int64, (ctypes.c_void_p, ctypes.c_char_p)
+    lib.gguf_get_kv_type.restype, lib.gguf_get_kv_type.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_int64)
+    lib.gguf_free.argtypes = (ctypes.c_void_p,)
+    held = lib.gguf_init_from_file(str(path).encode(), Parameters(True, None))
+    if not held:
+        return None
+    types = {"imatrix.datasets": 9, "imatrix.chunk_count": 4, "imatrix.chunk_size": 4, "general.type": 8}
+    for key, number in types.items():
+        assert lib.gguf_get_kv_type(held, lib.gguf_find_key(held, key.encode())) == number
+    found = {}
+    for i in range(lib.gguf_get_n_tensors(held)):
+        found[lib.gguf_get_tensor_name(held, i).decode()] = lib.gguf_get_tensor_size(held, i)
+    lib.gguf_free(held)
+    return found
+
+
+def test_libggml_reads_what_we_write(tmp_path: Path) -> None:
+    long = "n" * 55
+    source = opened(tmp_path, imatrix_gguf([*VECTORS, ("a.weight", (1, 2), (1,))], extra=[SIGNED]))
+    found = libggml_gguf(rewritten(tmp_path, source, "gguf").path)
+    assert found is not None and found["a.weight.in_sum"] == found["a.weight.in_sum2"] == 8
+    assert found["blk.1.ffn_down_exps.weight.in_sum2"] == 48 and found["blk.1.ffn_down_exps.weight.counts"] == 12
+    assert list(found) == [tensor for name in sorted({n for n, _, _ in VECTORS} | {"a.weight"}) for tensor in (
+        f"{name}.in_sum2", f"{name}.counts", *([f"{name}.in_sum"] if name == "a.weight" else [])
+    )]  # fmt: skip
+    source = opened(tmp_path, dat([(long, 1, [1.0])]))
+    assert list(libggml_gguf(rewritten(tmp_path, source, "gguf").path) or ()) == [f"{long}.in_sum2", f"{long}.counts"]
+    (tmp_path / "longer.gguf").write_bytes(imatrix_gguf([(f"{long}n", (1,), (1,))]))
+    assert libggml_gguf(tmp_path / "longer.gguf") is None  # why such names are refused

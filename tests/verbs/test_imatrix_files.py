@@ -285,3 +285,21 @@ def test_dat_that_is_damaged_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ImatrixError, match=r"'b\.weight', column 0: inf"):
         gguftool.merge_imatrices([source, source], tmp_path / "m.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["a.dat"]
+
+
+def test_a_merge_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
+    """Thirty tensors of 1 MiB from two files, in less memory than a third of one file."""
+    import tracemalloc
+
+    entries = [(f"blk.{i}.ffn_up.weight", np.ones(1 << 18), [4]) for i in range(30)]
+    files = [put(tmp_path, f"{name}.gguf", imatrix_gguf(entries)) for name in "ab"]  # type: ignore[arg-type]
+    gguftool.merge_imatrices(files, tmp_path / "m.gguf")  # imports what it needs
+    tracemalloc.start()
+    try:
+        gguftool.merge_imatrices(files, tmp_path / "m.gguf", overwrite=True)
+        gguftool.convert_imatrix(files[0], tmp_path / "m.dat")
+        gguftool.repair_imatrix(files[0], tmp_path / "r.gguf")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
