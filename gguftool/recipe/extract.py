@@ -21,7 +21,8 @@ from gguftool.recipe.filetypes import FILE_TYPES, FileType
 from gguftool.recipe.mixes import mixture
 from gguftool.recipe.rules import Rule
 
-_MAX_COMPRESSED = 12
+#: TYPEs for which rules are made, those with the fewest exceptions first: a model of random types needs time for each.
+_MAX_COMPRESSED = 24
 #: What a mixture gives each tensor.
 _Types = Mapping[str, QuantType]
 

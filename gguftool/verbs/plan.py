@@ -25,7 +25,7 @@ from gguftool.plan.layers import prune_layers as prune_layers_of
 from gguftool.plan.quantmap import Known, rules_for
 from gguftool.plan.ranking import CRITERIA, Ranked, ranking
 from gguftool.plan.steps import Step, parse_step
-from gguftool.recipe.decide import Recipe, decide
+from gguftool.recipe.decide import Decision, Recipe, decide
 from gguftool.recipe.dialects import Noted, Written, write
 from gguftool.recipe.eligible import why_kept
 from gguftool.recipe.facts import TensorFacts, facts_of
@@ -281,8 +281,16 @@ def _known(
     base = {t.name: decision for t, decision in zip(tensors, found.each, strict=True)}
     pinned = {name: decision.rule for name, decision in base.items() if decision.rule is not None}
     names = tuple(base)
-    strange = _strangers(tensors, imatrix)
-    return Known(names, {t.name: t for t in tensors}, base, facts, pinned), (*found.warnings, *strange)
+    notes = [*_strangers(tensors, imatrix), *_unseen(base, imatrix)]
+    return Known(names, {t.name: t for t in tensors}, base, facts, pinned), (*found.warnings, *notes)
+
+
+def _unseen(base: Mapping[str, Decision], imatrix: Imatrix) -> list[str]:
+    """A line where tensors of the blocks have no entry."""
+    bare = [n for n, d in base.items() if not d.kept and layer_of(n) is not None and imatrix.lookup(n) is None]
+    if not bare:
+        return []
+    return [f"the imatrix has no entry for {len(bare)} tensors, such as {bare[0]}: no step takes them"]
 
 
 def _strangers(tensors: Sequence[TensorFacts], imatrix: Imatrix) -> list[str]:
@@ -313,7 +321,22 @@ def _without_model(imatrix: Imatrix, pins: Sequence[Rule]) -> tuple[Known, tuple
             raise RecipeError(f"{rule} matches no entry of the imatrix: give the model with --model")
         pinned |= hit
     note = "without --model what TYPE gives to each tensor is not known: every step is written out"
-    return Known(tuple(names), pinned=pinned), (note, *added)
+    return Known((*names, *_gaps(names)), pinned=pinned), (note, *added)
+
+
+def _gaps(names: Sequence[str]) -> list[str]:
+    """Tensors that the model may have and the matrix does not: kinds that are there, in layers where they are not."""
+    layers: dict[str, set[int]] = {}
+    kinds: dict[str, set[str]] = {}
+    for name in names:
+        found = layer_of(name)
+        if found is not None:
+            stack, layer = found
+            layers.setdefault(stack, set()).add(layer)
+            kinds.setdefault(stack, set()).add(name[len(f"{stack}.{layer}.") :])
+    every = (f"{stack}.{n}.{kind}" for stack in layers for n in sorted(layers[stack]) for kind in sorted(kinds[stack]))
+    present = set(names)
+    return [name for name in every if name not in present]
 
 
 def _entries(known: Known, imatrix: Imatrix, kinds: Sequence[str], tensor: str | None) -> dict[str, str]:

@@ -129,6 +129,16 @@ def test_the_ranking_as_a_table(files: tuple[Path, Path]) -> None:
     assert "up 1 to q6_K" in lines[2]
 
 
+def test_layers_that_the_matrix_lacks_are_not_reached_by_accident(tmp_path: Path) -> None:
+    known = {n: s for n, s in shapes(6, 256, 512, 64).items() if n != "blk.2.attn_v.weight"}
+    imatrix = write_imatrix(tmp_path / "im.gguf", known)
+    done = plan(imatrix, "q4_k_m", "--up", "100%:q6_k", "--kinds", "attn_v")
+    assert [r.pattern for r in read_recipe(done.stdout, "x").rules] == [r"blk\.[013-5]\.attn_v\.weight"]
+    model = write_model(tmp_path / "m.gguf", n_layer=6)
+    done = plan(imatrix, "q4_k_m", "--up", "100%:q6_k", "--kinds", "attn_v", "--model", model)
+    assert "no entry for 1 tensors, such as blk.2.attn_v.weight" in done.stderr
+
+
 def test_gates_that_ik_records_as_up_get_rules_too(tmp_path: Path) -> None:
     known = {n: s for n, s in shapes(4, 256, 512, 64).items() if "gate" not in n}
     done = plan(write_imatrix(tmp_path / "im.gguf", known), "iq4_kss", "--up", "1:iq6_k", "--kinds", "ffn_up,ffn_gate")

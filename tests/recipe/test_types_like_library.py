@@ -12,6 +12,8 @@ from gguftool.format.quanttypes import type_by_name
 from gguftool.format.reader import open_model
 from gguftool.recipe.decide import Recipe, TensorFacts, decide, facts_of, file_type_by_name
 from gguftool.recipe.grammar import parse_tensor_type
+from gguftool.recipe.rules import Rule
+from gguftool.verbs.plan import plan_from_statistics
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
@@ -84,3 +86,20 @@ def test_types_with_rules_equal_the_librarys_in_its_own_way_of_counting(
     named = {key: type_by_name(word) if isinstance(word, str) else word for key, word in options.items()}
     recipe = Recipe(file_type_by_name("Q3_K_M"), rules, compat=True, **named)
     assert _ours(shared / f"models/{name}.gguf", recipe) == _theirs(shared / f"models/{name}.gguf", tmp_path, recipe)
+
+
+@pytest.mark.parametrize("by", ["act", "entropy"])
+@pytest.mark.parametrize("name", ["prose-llama-11m", "prose-moe-8m"])
+def test_the_library_makes_of_a_plans_rules_what_was_planned(shared: Path, tmp_path: Path, name: str, by: str) -> None:
+    source = shared / f"models/{name}-f16.gguf"
+    plan = plan_from_statistics(
+        shared / f"imatrix/{name}.imatrix.gguf",
+        "q4_k_m",
+        by=by,
+        up=[("15%", "q6_k"), ("15%", "q5_k")],
+        down=("25%", "q3_k"),
+        model=source,
+    )
+    lowered = [Rule(r.pattern.lower(), r.type, "", True) for r in plan.rules("llama-quantize")]  # as the tool does
+    theirs = _theirs(source, tmp_path, Recipe(plan.file_type, tuple(lowered)))
+    assert theirs == _ours(source, Recipe(plan.file_type)) | {n: t.name for n, t in plan.types.items()}
