@@ -35,9 +35,9 @@ def writing_options(function: _Command) -> _Command:
 @command.command("convert", short_help="Write one in the other form, .gguf or .dat.")
 @click.argument("src", metavar="IN", type=click.Path(readable=False))
 @click.argument("dst", metavar="OUT", type=click.Path(readable=False))
-@click.option("--prune-layers", metavar="LIST", default="", help="Leave out layers, renumber the rest: 3,7,10-14.")
+@click.option("--prune-layers", metavar="LIST", help="Leave out layers, renumber the rest: 3,7,10-14.")
 @writing_options
-def convert(src: str, dst: str, **options: Any) -> None:
+def convert(src: str, dst: str, prune_layers: str | None, **options: Any) -> None:
     """Convert the importance matrix IN to OUT, .gguf or .dat.
 
     A .dat file knows neither its chunk size nor its experts: give --chunk-size, and --model or --experts where the
@@ -46,7 +46,7 @@ def convert(src: str, dst: str, **options: Any) -> None:
     """
     from gguftool.verbs.imatrix_files import convert_imatrix
 
-    report(convert_imatrix(src, dst, **options))
+    report(convert_imatrix(src, dst, prune_layers=prune_layers or (), **options))
 
 
 @command.command("merge", short_help="Add several up, every token alike.")
