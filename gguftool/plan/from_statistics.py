@@ -72,6 +72,13 @@ class Choices:
         """Bits per weight of all tensors; NaN without a model."""
         return 8 * self.nbytes / self.n_elements if self.n_elements else math.nan
 
+    def shares(self, n_ranked: int) -> str:
+        """How many of the ranked tensors get which type, for people: q5_K for 31 (37 %)."""
+        counts: dict[str, int] = {}
+        for choice in self.each:
+            counts[choice.type.name] = counts.get(choice.type.name, 0) + 1
+        return ", ".join(f"{name} for {n} ({100 * n / n_ranked:.0f} %)" for name, n in counts.items())
+
 
 def choose(
     ranked: Sequence[Ranked],

@@ -157,6 +157,8 @@ class StatisticsPlan:
             lines.append(f"{self.bpw:.4f} bpw; {self.file_type.name} alone {self.base_bpw:.4f}")
         if self.choices.budget_bpw is not None and self.choices.free is not None:
             lines[-1] += f"; {budget_line(self.choices)}"
+            if self.choices.each:
+                lines.append(f"of {len(self.ranked)} tensors: {self.choices.shares(len(self.ranked))}")
         return [*lines, *self._pruning(target)]
 
 

@@ -87,6 +87,9 @@ def test_a_budget_is_met_from_below_and_said(files: tuple[Path, Path]) -> None:
     data = json.loads(done.stdout)
     assert 5.2 < data["bpw"] <= 5.3
     assert data["bytes_left"] >= 0
+    taken = [t for t in data["tensors"] if t["type"] == "q5_K"]
+    said = plan(imatrix, "q4_k_m", "--budget-bpw", "5.3", "--model", model).stdout
+    assert f"of {len(data['tensors'])} tensors: q5_K for {len(taken)} (" in said
     assert "under the budget of 5.3" in plan(imatrix, "q4_k_m", "--budget-bpw", "5.3", "--model", model).stdout
     low = plan(imatrix, "q4_k_m", "--budget-bpw", "1", "--model", model)
     assert (low.exit_code, "is the least" in low.output) == (1, True)

@@ -13,6 +13,8 @@ import gguftool
 from gguftool.cli.main import cli
 from gguftool.recipe.reading import read_recipe
 
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -124,3 +126,18 @@ def test_extract_gives_back_what_quantize_was_told(model: Path, tmp_path: Path) 
 def test_a_model_given_as_a_recipe_is_sent_to_extract(model: Path) -> None:
     done = recipe("show", model)
     assert (done.exit_code, "recipe extract" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the model cards and models in ../shared")
+def test_the_recipes_of_model_cards_on_a_real_model() -> None:
+    card = SHARED / "seeds" / "003_ca115dc0a87b1ed5.txt"
+    for name, imatrix in (("prose-llama-11m", "prose-llama-11m.imatrix.dat"), ("prose-llama-11m", None)):
+        given = ("--imatrix", SHARED / "imatrix" / imatrix) if imatrix else ()
+        done = recipe("check", card, SHARED / "models" / f"{name}-f16.gguf", *given, "--format", "json")
+        assert done.exit_code == 0, done.output
+        data = json.loads(done.stdout)
+        assert data["type"] == "IQ4_KSS"
+        assert data["nbytes"] == 7_136_256  # what ik_llama.cpp's own tool made of it
+    moe = recipe("check", card, SHARED / "models" / "prose-moe-8m-f16.gguf")
+    assert moe.exit_code == 1
+    assert "ffn_down" in moe.stderr  # the card is for a dense model: its rules say ffn_down\.weight
