@@ -1,7 +1,7 @@
 """Speed and error of the kernels against libggml's: one thread, CPU time, both in the same run.
 
-    python tests/bench_kernels.py --markdown        the tables of the README: one row per type
-    python tests/bench_kernels.py --readme          the same, put into README.md at their markers
+    python tests/bench_kernels.py --markdown        the tables of docs/kernels.md: one row per type
+    python tests/bench_kernels.py --docs            the same, put into docs/kernels.md at their markers
     python tests/bench_kernels.py                   one JSON object per type
 
 Error is the ratio of ours to the reference on the golden sets (``golden_ratios``: rel_wmse with the imatrix, rel_mse
@@ -231,9 +231,9 @@ def table(rows: list[dict[str, Any]], columns: dict[str, tuple[str, str]]) -> st
     return "\n".join(lines) + "\n"
 
 
-def put_into_readme(tables: dict[str, str]) -> None:
+def put_into_docs(tables: dict[str, str]) -> None:
     """Replaces the tables that follow the markers."""
-    path = REPO / "README.md"
+    path = REPO / "docs" / "kernels.md"
     text = path.read_text()
     for kind, lines in tables.items():
         text, n = re.subn(re.escape(MARKERS[kind]) + r"(?:\|.*\n)*", MARKERS[kind] + lines, text)
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--objective", default="imatrix")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--markdown", action="store_true", help="tables (default: one JSON object per type)")
-    parser.add_argument("--readme", action="store_true", help="the tables into README.md")
+    parser.add_argument("--docs", action="store_true", help="the tables into docs/kernels.md")
     args = parser.parse_args()
     if os.environ.get("GGUFTOOL_BACKEND") == "numba":
         parser.error("this measures the compiled kernels")
@@ -258,12 +258,12 @@ def main() -> None:
     rows = []
     for row in measure(args.types.split(","), isas, options, args.runs):
         rows.append(row)
-        if not (args.markdown or args.readme):
+        if not (args.markdown or args.docs):
             print(json.dumps(row), flush=True)
     if args.markdown:
         print("\n".join(markdown(rows, isas).values()), end="")
-    if args.readme:
-        put_into_readme(markdown(rows, isas))
+    if args.docs:
+        put_into_docs(markdown(rows, isas))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's commands, run: ``python tests/support_readme.py`` writes their real output into it, a test compares.
+"""Commands in README.md and docs/, run: ``python tests/support_readme.py`` writes their real output, a test compares.
 
 A block fenced as ``console`` holds lines ``$ command`` and what they print; one fenced as ``python`` runs as it stands,
 its output following in a block fenced as ``text``. Blocks run in order, in one folder that holds a copy of examples/.
@@ -20,6 +20,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```\n(?:(\n?)^```text\n(.*?)^```\n)?", re.M | re.S)
 NEWLINE = "\n"
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (REPO / "docs").glob("*.md")))
 SETUP = ("git ", "pip ", "make ", "python3 -m venv")
 VOLATILE = re.compile(r"\d+(?:\.\d+)?(?= ?(?:s\b|ms\b|min\b|[KMG]i?B/s|Mw/s|MiB of memory|threads))")
 MEASURED = re.compile(r"\d+\.\d+")  # by libllama, whose kernels differ from processor to processor in the last digits
@@ -83,6 +84,7 @@ def run_blocks(text: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    readme = REPO / "README.md"
-    with tempfile.TemporaryDirectory() as scratch:
-        readme.write_text(run_blocks(readme.read_text(), Path(scratch)))
+    for name in sys.argv[1:] or PAGES:
+        page = REPO / name
+        with tempfile.TemporaryDirectory() as scratch:
+            page.write_text(run_blocks(page.read_text(), Path(scratch)))
