@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from gguftool.errors import RecipeError
-from gguftool.format.quanttypes import QuantType
+from gguftool.format.quanttypes import QuantType, type_by_name
 from gguftool.recipe.filetypes import FileType
 
 _WIDTH = 110
@@ -67,6 +67,8 @@ def write(recipe: Written, target: str) -> str:
     runtime, writer = TARGETS[target]
     if runtime:
         _check_types(recipe, runtime, target)
+    _check_heeded(recipe, target)
+    recipe = _with_own_options(recipe, target)
     rules = tuple(replace(rule, pattern=portable(rule.pattern, target)) for rule in recipe.rules)
     return writer(replace(recipe, rules=rules))
 
@@ -119,6 +121,35 @@ def _check_types(recipe: Written, runtime: str, target: str) -> None:
         if runtime == "mainline":
             way_out += ", or let `gguftool recipe convert --compat mainline` take llama.cpp's nearest types"
         raise RecipeError(f"{', '.join(wrong)}: {reader} does not know that: {way_out}")
+
+
+def _check_heeded(recipe: Written, target: str) -> None:
+    """RecipeError for rules and options that the target's program would read and not follow."""
+    base, ik = recipe.file_type, target in ("ik", "card")
+    if target == "gguftool":
+        return
+    if recipe.rules and base is not None and base.is_float:
+        raise RecipeError(f"other quantizers ignore rules under {base.name}: write it for gguftool, or take TYPE Q8_0")
+    if ik and recipe.rules and "--pure" in recipe.options:
+        raise RecipeError("ik_llama.cpp ignores rules under --pure: write it for gguftool or llama-quantize")
+    if ik and any(option.startswith("--prune-layers") for option in recipe.options):
+        raise RecipeError("ik_llama.cpp cannot prune: write it for gguftool, or prune first with `gguftool copy`")
+
+
+def _with_own_options(recipe: Written, target: str) -> Written:
+    """The recipe with options that only ik_llama.cpp has said otherwise."""
+    if target in ("ik", "card"):
+        return recipe
+    options, rules = [], list(recipe.rules)
+    for option in recipe.options:
+        name, _, value = option.partition(" ")
+        if name == "--ffn-gate-inp-type":
+            raise RecipeError(f"only ik_llama.cpp has {name}, which converts routers: leave it out")
+        if name == "--per-layer-token-embedding-type":
+            rules.insert(0, Noted(r"^per_layer_token_embd\.weight", type_by_name(value), (name,)))
+        else:
+            options.append(option)
+    return replace(recipe, options=tuple(options), rules=tuple(rules))
 
 
 def _command(program: str, recipe: Written, options: Iterable[str]) -> str:
@@ -181,6 +212,9 @@ def _for_file(recipe: Written) -> str:
     lines = []
     if recipe.file_type is not None and recipe.rules:
         lines.append(f"#TYPE:{recipe.file_type.name}={recipe.rules[0].type.name}")
+    if recipe.options and recipe.rules:
+        options = ";".join(option.replace(" ", ":") for option in recipe.options)
+        lines.append(f"#OPTIONS:{options}={recipe.rules[0].type.name}")
     for rule in recipe.rules:
         lines += [f"#{_word(comment)}={rule.type.name}" for comment in rule.comments]
         lines.append(f"{rule.pattern}={rule.type.name}")

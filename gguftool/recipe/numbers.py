@@ -39,9 +39,7 @@ def _choices(wanted: frozenset[int], spare: frozenset[int]) -> Iterable[frozense
     yield wanted | {n for n in spare if min(wanted) < n < max(wanted)}
     full = {n // 10 for n in wanted if all(m in wanted | spare for m in range(n // 10 * 10, n // 10 * 10 + 10))}
     yield wanted | {n for n in spare if n // 10 in full}
-    for n in spare:
-        if n - 1 in wanted and n + 1 in wanted:
-            yield wanted | {n}
+    yield from (wanted | {n} for n in sorted(spare)[:256] if n - 1 in wanted and n + 1 in wanted)
     yield wanted | spare
 
 

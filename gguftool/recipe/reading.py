@@ -17,8 +17,9 @@ from gguftool.recipe.filetypes import FileType, file_type_by_name
 from gguftool.recipe.grammar import comment_cut, parse_custom_q, parse_tensor_type, passed_over
 from gguftool.recipe.rules import ROLE_PATTERNS, Rule, role_rule, target_type
 
-#: How a file of rules says over which TYPE it goes.
+#: How a file of rules says over which TYPE it goes, and with which options.
 _TYPE_SAID = re.compile(r"TYPE[:=]\s*(\w+)")
+_OPTIONS_SAID = re.compile(r"OPTIONS:(--[^\s=]+)")
 _ITEM = re.compile(r"[^\s=]+.*=\w+")
 _NUMBERED = re.compile(r"([0-9]{1,4})\. \w+: ")
 #: Lines of the shell around a card's block, and marks of the page around it.
@@ -83,8 +84,7 @@ def read_recipe(text: str, origin: str, file_type: FileType | None = None) -> Re
     """The recipe in the text; ``file_type`` beats the one that the text names. RecipeError where there is no rule."""
     command = _command_of(text)
     if command.file_type is None and _is_file(text):
-        rules, comments, named = _file(text, origin)
-        command = Command(file_type=named)
+        rules, comments, command = _file(text, origin)
         warnings: tuple[str, ...] = ()
     else:
         try:
@@ -125,22 +125,25 @@ def _is_file(text: str) -> bool:
     )  # fmt: skip
 
 
-def _file(text: str, origin: str) -> tuple[tuple[Rule, ...], tuple[tuple[str, ...], ...], FileType | None]:
+def _file(text: str, origin: str) -> tuple[tuple[Rule, ...], tuple[tuple[str, ...], ...], Command]:
     rules: list[Rule] = []
     comments: list[tuple[str, ...]] = []
     above: list[str] = []
-    named: FileType | None = None
+    command = Command()
     for number, line in enumerate(text.splitlines(), 1):
         items, comment = comment_cut(line.replace("\ufeff", ""))
         if (said := _TYPE_SAID.match(comment)) is not None:
-            named = _type_or_none(said[1])
+            command = replace(command, file_type=_type_or_none(said[1]))
+        elif (said := _OPTIONS_SAID.match(comment)) is not None:
+            options = (option.partition(":") for option in said[1].split(";"))
+            command = replace(command, options=tuple((name, value or None) for name, _, value in options))
         elif comment:
             above.append(_plain(comment))
         for item in items.split():
             rules.append(parse_tensor_type(item, f"{origin} line {number}", must_hit=False))
             comments.append(tuple(above))
             above = []
-    return tuple(rules), tuple(comments), named
+    return tuple(rules), tuple(comments), command
 
 
 def _plain(comment: str) -> str:

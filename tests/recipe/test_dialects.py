@@ -21,7 +21,8 @@ RULES = (
     Noted(r"blk\.([01]|2[0-9])\.attn_(k|v)\.weight", type_by_name("q6_K"), ("attn_k by act: layer 0 = 1.8e+04 (#1)",)),
     Noted(r"^output\.weight", type_by_name("q8_0"), ("by hand", 'and 50% "more", $HOME `x`')),
 )
-RECIPE = Written(RULES, file_type_by_name("q4_k_m"), ("--pure",), ("the whole",), "im.dat", "in.gguf", "out.gguf")
+OPTIONS = ("--leave-output-tensor", "--token-embedding-type q8_0")
+RECIPE = Written(RULES, file_type_by_name("q4_k_m"), OPTIONS, ("the whole",), "im.dat", "in.gguf", "out.gguf")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -30,9 +31,9 @@ def test_what_is_written_is_read_back(target: str) -> None:
     assert [(r.pattern, r.type) for r in read.rules] == [(r.pattern, r.type) for r in RULES]
     assert read.file_type == RECIPE.file_type
     assert not read.warnings
+    assert read.written.options == OPTIONS
     if target != "file":
         assert [len(rule.comments) for rule in read.written.rules] == [1, 2]
-        assert read.written.options == ("--pure",)
         assert (read.written.imatrix, read.written.source, read.written.output) == ("im.dat", "in.gguf", "out.gguf")
 
 
@@ -60,7 +61,7 @@ def test_the_block_of_a_card_is_joined_by_its_own_shell_lines() -> None:
 
 def test_comments_in_a_file_are_rules_that_llama_quantize_can_read_and_that_hit_nothing() -> None:
     words = write(RECIPE, "file").split()
-    assert len(words) == 6
+    assert len(words) == 7
     for word in words:
         pattern, sign, type_name = word.partition("=")  # as llama-quantize splits it
         assert sign
@@ -78,6 +79,30 @@ def test_types_that_a_reader_does_not_know_are_refused_with_the_way_out() -> Non
         write(mainline, "card")
     with pytest.raises(RecipeError, match="no form of a recipe"):
         write(mainline, "yaml")
+
+
+@pytest.mark.parametrize(
+    ("file_type", "options", "target", "says"),
+    [
+        ("F16", (), "llama-quantize", "ignore rules under F16"),
+        ("BF16", (), "card", "ignore rules under BF16"),
+        ("Q4_K_M", ("--pure",), "ik", "ignores rules under --pure"),
+        ("Q4_K_M", ("--prune-layers 3,7",), "card", "cannot prune"),
+        ("Q4_K_M", ("--ffn-gate-inp-type q8_0",), "llama-quantize", "converts routers"),
+    ],
+)
+def test_what_a_program_would_not_follow_is_refused(
+    file_type: str, options: tuple[str, ...], target: str, says: str
+) -> None:
+    recipe = Written(RULES, file_type_by_name(file_type), options)
+    with pytest.raises(RecipeError, match=says):
+        write(recipe, target)
+
+
+def test_an_option_of_ik_becomes_a_rule_elsewhere() -> None:
+    recipe = Written(RULES, file_type_by_name("q4_k_m"), ("--per-layer-token-embedding-type q8_0",))
+    assert r"'^per_layer_token_embd\.weight=q8_0'" in write(recipe, "gguftool")
+    assert "--per-layer-token-embedding-type q8_0" in write(recipe, "ik")
 
 
 @pytest.mark.parametrize(
