@@ -123,7 +123,7 @@ def decide(recipe: Recipe, facts: ModelFacts, tensors: Sequence[TensorFacts], ha
     mixed = _mixed(recipe, facts, tensors, has_imatrix, kept, winners)
     each = tuple(_decision(recipe, t, kept.get(t.name), winners.get(t.name), mixed) for t in tensors)
     warnings, problems = review(hits, [(t.name, t.source_name or t.name) for t in tensors], strict=recipe.strict_rules)
-    warnings += _idle_options(recipe, each)
+    warnings += [*_idle_options(recipe, each), *_unknown_types(tensors)]
     problems += _shape_problems(recipe, tensors, each)
     return Decisions(each, tuple(warnings), tuple(problems))
 
@@ -243,6 +243,14 @@ def _idle_options(recipe: Recipe, each: Sequence[Decision]) -> list[str]:
         for option, wished in asked.items()
         if wished is not None and not any(reason.startswith(option) for reason in reasons)
     ]
+
+
+def _unknown_types(tensors: Sequence[TensorFacts]) -> list[str]:
+    """A warning if tensors keep a type that nobody here knows, whatever was asked for."""
+    names = [t.name for t in tensors if t.type.kind == "unknown"]
+    types = ", ".join(dict.fromkeys(t.type.name for t in tensors if t.type.kind == "unknown"))
+    more = f" and {len(names) - 1} more" if names[1:] else ""
+    return [f"{names[0]}{more} ({types}): types that are not known here are copied as they are"] if names else []
 
 
 def _shape_problems(recipe: Recipe, tensors: Sequence[TensorFacts], each: Sequence[Decision]) -> list[str]:

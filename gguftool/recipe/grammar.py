@@ -87,8 +87,20 @@ def parse_tensor_type_file(text: str, origin: str = "--tensor-type-file") -> tup
     rules = []
     for number, line in enumerate(text.translate(_INVISIBLE).splitlines(), 1):
         for item in comment_cut(line)[0].split():
-            rules.append(parse_tensor_type(item, f"{origin} line {number}", must_hit=False))
+            try:
+                rules.append(parse_tensor_type(item, f"{origin} line {number}", must_hit=False))
+            except RecipeError as error:
+                raise RecipeError(f"{error}{_as_block(text)}") from None
     return tuple(rules)
+
+
+def _as_block(text: str) -> str:
+    """The way out where a text that is no file of rules would do as a block; else nothing."""
+    try:
+        parse_custom_q(text)
+    except RecipeError:
+        return ""
+    return "; a model card's text or block goes to --custom-q, which passes over what is no rule"
 
 
 def parse_custom_q(text: str, origin: str = "--custom-q") -> Pasted:

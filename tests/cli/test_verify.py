@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from support_models import keys, write_model
 
 from gguftool.cli.main import cli
+from gguftool.codecs.dispatch import encode
 from gguftool.format.quanttypes import type_by_name
 from gguftool.format.writer import write_gguf
 
@@ -40,6 +41,22 @@ def test_every_file_is_looked_at(tmp_path: Path) -> None:
         "short.gguf", "absent.gguf", tmp_path.name, "nan.gguf",
     ]  # fmt: skip
     assert said[3].endswith(r"tensor 'a\x1b.weight' (f32): row 2 holds NaN or Inf")
+
+
+def test_the_sum_in_the_head_of_a_row_is_checked(tmp_path: Path) -> None:
+    t = type_by_name("q8_KV")
+    blocks = encode(np.random.default_rng(5).standard_normal((4, 64), np.float32), t)
+
+    def verified() -> list[str]:
+        write_gguf(tmp_path / "m.gguf", keys(1, 1, 1), [("a.weight", blocks, (4, 64), t)], overwrite=True)
+        result = CliRunner().invoke(cli, ["verify", str(tmp_path / "m.gguf")])
+        assert result.exit_code == bool(result.stderr)
+        return result.stderr.splitlines()
+
+    assert verified() == []
+    blocks[2, 4] ^= 1
+    (said,) = verified()
+    assert "tensor 'a.weight' (q8_KV): row 2 has a wrong sum in its head" in said
 
 
 def test_a_file_without_permission_is_no_misuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_recipe import DENSE, RECORDED, model, tensor
 
-from gguftool.format.quanttypes import type_by_name
+from gguftool.format.quanttypes import type_by_name, unknown_type
 from gguftool.recipe.decide import Decisions, Recipe, decide, needs_importance
 from gguftool.recipe.facts import ModelFacts, TensorFacts
 from gguftool.recipe.filetypes import FILE_TYPES, file_type_by_name
@@ -137,6 +137,15 @@ def test_rules_are_put_to_output_names_or_on_request_to_source_names() -> None:
 def test_integers_are_never_converted() -> None:
     types, _ = _decided("Q4_K_M", tensors=[tensor("blk.0.ids.weight", 4, 256, type_name="i32")])
     assert types == {"blk.0.ids.weight": "i32"}
+
+
+def test_types_that_nobody_knows_are_kept_and_told() -> None:
+    strange = [TensorFacts(f"blk.{i}.ffn_up.weight", (256, 256), unknown_type(977)) for i in range(3)]
+    types, found = _decided("Q4_K_M", tensors=[*strange, tensor("blk.0.ffn_down.weight", 256, 256)])
+    assert [types[t.name] for t in strange] == ["type 977"] * 3
+    (told,) = [w for w in found.warnings if "977" in w]
+    assert told.startswith("blk.0.ffn_up.weight and 2 more (type 977): ") and told.endswith("copied as they are")
+    assert not any("977" in w for w in _decided("COPY", tensors=strange)[1].warnings)
 
 
 def test_files_of_other_kinds_are_decided_too() -> None:

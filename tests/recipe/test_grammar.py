@@ -60,6 +60,14 @@ def test_a_file_of_rules() -> None:
         parse_tensor_type_file("a=q4_0\nb\n", "rules.txt")
 
 
+def test_a_model_cards_block_in_place_of_a_file_is_told_where_to_go() -> None:
+    with pytest.raises(RecipeError, match=r"rules\.txt line 1 'custom=\"'.*goes to --custom-q"):
+        parse_tensor_type_file('custom="\n## Attention\nattn_v\\.weight=q6_k\n"', "rules.txt")
+    with pytest.raises(RecipeError) as caught:
+        parse_tensor_type_file("attn_v=q9_k\n", "rules.txt")
+    assert "--custom-q" not in str(caught.value)
+
+
 def test_iks_string_is_split_at_commas_that_are_not_in_a_count() -> None:
     found = parse_custom_q(r"blk\.\d{1,2}\.attn_v=q6_K,token_embd=iq4_k,, output\.weight=Q6_K ,")
     assert _pairs(found.rules) == [
