@@ -197,6 +197,21 @@ def test_no_whole_tensor_is_suspected(kind: str, rows: int, seed: int) -> None:
         assert not hollow([info], lambda _, at, n, data=data: data[at : at + n]), what
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "cols", "zeros"),
+    [("iq4_kss", 64, 512, 256), ("iq4_ks", 68, 512, 272), ("q8_KV_r8", 8, 256, 32)],
+)
+def test_zeros_that_values_may_have_are_not_suspected(kind: str, rows: int, cols: int, zeros: int) -> None:
+    """The blocks of a last row of equal values; the last columns of one group of woven rows."""
+    t = type_by_name(kind)
+    n = t.nbytes((rows, cols))
+    data = np.random.default_rng(3).integers(1, 256, n, dtype=np.uint8)
+    data[n - zeros :] = 0
+    assert n - zeros == rows * cols // t.block_size * t.block_bytes  # what a broken program leaves
+    info = gguftool.TensorInfo("a", (rows, cols), t, 0, 0, n)
+    assert not hollow([info], lambda _, at, count: data[at : at + count].tobytes())
+
+
 def test_what_is_only_cut_off_is_not_called_shortened() -> None:
     t = type_by_name("iq4_kss")
     info = gguftool.TensorInfo("a", (64, 256), t, 0, 0, t.nbytes((64, 256)))

@@ -104,4 +104,5 @@ def test_file_types_are_llama_cpps() -> None:
     stored = [148, 148 + 1024, 15, 1024 + 7, 41, None, "x", True]
     assert [mainline_number(copy, False, n) for n in stored] == [30, 30, 15, 7, 41, None, None, None]
     assert [mainline_number(file_type_by_name("IQ3_KS"), im) for im in (True, False)] == [23, 26]
-    assert mainline_number(file_type_by_name("Q1_0_G128"), False) == 40
+    others = {"Q1_0_G128": 40, "IQ3_KL": 27, "IQ3_K": 26, "IQ4_K": 14, "IQ5_K": 16, "Q8_KV": 7, "IQ2_BN": 37}
+    assert {word: mainline_number(file_type_by_name(word), True) for word in others} == others
