@@ -110,7 +110,7 @@ def test_rows_that_no_block_of_256_fills(tmp_path: Path) -> None:
         got = types_of(result.path)
         assert got["blk.0.ffn_up.weight"] == wide
         (row,) = [row for row in result.rows if row.name == "blk.0.ffn_up.weight"]
-        assert row.wanted == {"IQ5_K": "q5_K", "IQ4_KSS": "iq4_kss", "IQ6_K": "q6_K"}.get(word, "")
+        assert row.wanted == {"IQ5_K": "q5_K", "IQ4_KSS": "iq4_kss", "IQ6_K": "iq6_k"}.get(word, "")
         assert not [t for t in got.values() if type_by_name(t).runtime == "ik"], word
     with pytest.raises(PlanError, match="--no-fallback forbids"):
         gguftool.quantize(model, tmp_path / "o.gguf", "IQ5_K", pure=True, compat="mainline", no_fallback=True)
