@@ -136,7 +136,8 @@ def _codecs(plan: Plan) -> Iterable[str]:
 
     compiled = dispatch.backend() != "numba"
     when = "yet" if compiled else "without the compiled kernels"
-    remedy = "" if compiled else ": reinstall gguftool where a C compiler is found, or choose a type that numba encodes"
+    others = "choose a type that numba encodes (`gguftool types` tells)"
+    remedy = "" if compiled else f": reinstall gguftool where a C compiler is found, or {others}"
     for (source,), names in _grouped(plan, worked, lambda m: (m.pieces[0].source.type,)):
         if not dispatch.can_decode(source):
             why = f": {why_woven(source)}" if source.rows_interleaved > 1 else f" {when}"

@@ -50,22 +50,21 @@ def kld(
         raise UsageError(f"{text}: the text is shorter than one chunk of {n_ctx} tokens: give more, or smaller chunks")
     words = Path(text).read_text(encoding="utf-8", errors="surrogateescape")
     found = []
-    for model in models:
-        path = Path(model)
+    with ExitStack() as kept:
+        other = None if base is None else kept.enter_context(_runnable(Path(base)))
+        for path in map(Path, models):
 
-        def step(done: int, total: int, name: str = path.name) -> None:
-            if progress:
-                progress(name, done, total)
+            def step(done: int, total: int, name: str = path.name) -> None:
+                if progress:
+                    progress(name, done, total)
 
-        result: Perplexity | Divergence
-        with ExitStack() as copies:
-            run = copies.enter_context(_runnable(path))
-            if base is None:
-                result = perplexity(run, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
-            else:
-                other = copies.enter_context(_runnable(Path(base)))
-                result = divergence(run, other, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
-        found.append(Measured(path, path.stat().st_size, result))
+            result: Perplexity | Divergence
+            with _runnable(path) as run:
+                if other is None:
+                    result = perplexity(run, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
+                else:
+                    result = divergence(run, other, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
+            found.append(Measured(path, path.stat().st_size, result))
     return found
 
 

@@ -40,6 +40,20 @@ def test_types_that_libllama_does_not_read_are_decoded_for_it(tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
+def test_a_base_of_such_types_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = gguftool.quantize(MODEL, tmp_path / "base.gguf", "Q6_0", effort="fast").path
+    decoded = []
+
+    def note(src: Path, *words: object, **options: object) -> object:
+        decoded.append(src)
+        return gguftool.quantize(src, *words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("gguftool.verbs.kld.quantize", note)
+    first, second = json.loads(run("--format", "json", "--base", str(base), MODEL, MODEL))
+    assert 0 < first["kld"] == second["kld"] < 0.01
+    assert decoded == [base]
+
+
 def test_the_table_shows_errors_beside_values() -> None:
     assert "±" in run(MODEL)
     assert "mean KLD" not in run(MODEL)

@@ -87,7 +87,8 @@ def test_missing_kernels(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     monkeypatch.setattr(dispatch, "backend", lambda: "native" if native else "numba")
     said = problems(move("iq3_s"), move("q8_0", source=type_by_name("iq4_k"), name="b"), allow_requantize=True)
     when = "yet" if native else "without the compiled kernels"
-    remedy = "" if native else ": reinstall gguftool where a C compiler is found, or choose a type that numba encodes"
+    others = "choose a type that numba encodes (`gguftool types` tells)"
+    remedy = "" if native else f": reinstall gguftool where a C compiler is found, or {others}"
     assert said == [f"cannot decode iq4_k {when} (b)", f"cannot encode iq3_s {when} (blk.0.w.weight){remedy}"]
 
 
