@@ -18,19 +18,34 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def check_output(target: Path, *, overwrite: bool = False) -> None:
+    """Nothing; OSError, and its children, if ``atomic_output`` could not write there. Makes no file."""
+    if target.is_dir():
+        raise IsADirectoryError(21, "the output is a folder", str(target))
+    if target.exists():
+        if not target.is_file():
+            raise OSError(22, "this is no regular file: an output must lie on a disk", str(target))
+        if not overwrite:
+            raise FileExistsError(17, "exists already: choose another name, or use --force", str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(target.parent))
+
+
 @contextmanager
 def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A temporary file beside ``path``, renamed to it when the block ends well and removed when it does not.
 
-    FileExistsError if ``path`` is there and ``overwrite`` is not set.
+    FileExistsError if ``path`` is there and ``overwrite`` is not set, OSError for what cannot be replaced by a file: a
+    folder, a device (/dev/null must stay what it is).
     """
     target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(21, "the output is a folder", str(target))
-    if target.exists() and not overwrite:
-        raise FileExistsError(17, "the output exists already", str(target))
-    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.tmp")
-    file = temporary.open("xb")
+    check_output(target, overwrite=overwrite)
+    name = os.fsencode(target.name)[:200].decode("utf-8", "ignore")
+    temporary = target.with_name(f".{name}.{os.urandom(4).hex()}.tmp")
+    try:
+        file = temporary.open("xb")
+    except OSError as trouble:
+        raise OSError(trouble.errno, trouble.strerror, str(target)) from None
     try:
         with file:
             yield file

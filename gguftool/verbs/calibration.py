@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from gguftool.corpus.documents import Hashed, documents, files_of
 from gguftool.corpus.mix import Mix, MixError, Source, read_mix
 from gguftool.corpus.select import OVERLAP, Sieve, Tally, Unit, kept_apart, taken, units_of, woven
 from gguftool.corpus.words import shingles, words
 from gguftool.errors import UsageError
-from gguftool.format.atomic import atomic_output
+from gguftool.format.atomic import atomic_output, check_output
 
 Step = Callable[[str], None]
+_STRETCH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +95,22 @@ def build_calibration(
         raise UsageError(f"the output {place} has the name of its own hold-out, manifest or mix: choose another")
     outputs = [manifest, apart, place] if recipe.holdout else [manifest, place]
     for path in outputs:
-        if path.exists() and not overwrite:
-            raise FileExistsError(17, "the output exists already", str(path))
+        check_output(path, overwrite=overwrite)
     survey = _surveyed(recipe, step)
-    _not_over_sources(survey, outputs)
+    _not_over_sources(survey, mix, outputs)
     joint = len(recipe.separator.encode())
     held = kept_apart(recipe, survey.units, joint)
     apart_keys = {unit.key for units in held for unit in units}
     rest = [[unit for unit in units if unit.key not in apart_keys] for units in survey.units]
     chosen = taken(recipe, rest, joint)
     texts = _texts(recipe, survey, [*chain(*chosen), *chain(*held)], step)
-    held, dropped = _without_overlap(held, chosen, texts)
-    corpus = _joined(woven(chosen), texts, recipe.separator)
-    holdout = _joined(woven(held), texts, recipe.separator)
+    order = woven(chosen)
+    apart_order = _without_overlap(held, order, texts, recipe.separator)
+    corpus = _joined(order, texts, recipe.separator)
+    holdout = _joined(apart_order, texts, recipe.separator)
     if not corpus:
         raise MixError(f"{mix}: nothing is left for the corpus: all documents are too short or duplicates")
-    reports = _reports(recipe, survey, chosen, held, dropped)
+    reports = _reports(recipe, survey, chosen, held, set(apart_order))
     found = Calibration(
         recipe.name,
         place,
@@ -176,21 +178,50 @@ def _texts(mix: Mix, survey: _Survey, wanted: Sequence[Unit], step: Step | None)
 
 
 def _without_overlap(
-    held: Sequence[Sequence[Unit]], chosen: Sequence[Sequence[Unit]], texts: dict[Unit, str]
-) -> tuple[list[list[Unit]], list[int]]:
-    """The hold-out without units that share OVERLAP words in a row with the corpus, and how many each source lost."""
-    cut = {unit: shingles(words(texts[unit]), OVERLAP) for units in held for unit in units}
-    if not cut:
-        return [list(units) for units in held], [0] * len(held)
-    apart = np.unique(np.concatenate(list(cut.values())))
-    shared = np.zeros(apart.size, bool)
-    for unit in dict.fromkeys(unit for units in chosen for unit in units):
-        here = shingles(words(texts[unit]), OVERLAP)
-        if here.size:
-            at = np.minimum(np.searchsorted(apart, here), apart.size - 1)
-            shared[at[apart[at] == here]] = True
-    kept = [[u for u in units if not shared[np.searchsorted(apart, cut[u])].any()] for units in held]
-    return kept, [len(before) - len(after) for before, after in zip(held, kept, strict=True)]
+    held: Sequence[Sequence[Unit]], chosen: Sequence[Unit], texts: dict[Unit, str], separator: str
+) -> list[Unit]:
+    """The hold-out in its order, without units that share OVERLAP words in a row with the corpus.
+
+    Such a row may run over the joint of two units, on either side, so both are looked at as they will be written.
+    """
+    kept: list[Unit] = []
+    if not any(held):
+        return kept
+    there = np.unique(np.concatenate([_rows(text) for text in _stretches(chosen, texts, separator)]))
+    for unit in woven(held):  # each has OVERLAP words or more, so no row runs over three of them
+        here = _rows(separator.join(texts[u] for u in (*kept[-1:], unit)))
+        at = np.minimum(np.searchsorted(there, here), there.size - 1)
+        if not there.size or not (there[at] == here).any():
+            kept.append(unit)
+    return kept
+
+
+def _rows(text: str) -> npt.NDArray[np.uint64]:
+    return shingles(words(text), OVERLAP)
+
+
+def _stretches(units: Sequence[Unit], texts: dict[Unit, str], separator: str) -> Iterator[str]:
+    """The joined texts of the units, a megabyte or so at a time; every OVERLAP words in a row lie within one piece."""
+    held: list[Unit] = []
+    nbytes = 0
+    for unit in units:
+        held.append(unit)
+        nbytes += unit.nbytes
+        if nbytes > _STRETCH:
+            yield separator.join(texts[u] for u in held)
+            held, nbytes = _last(held), 0
+    if held:
+        yield separator.join(texts[u] for u in held)
+
+
+def _last(units: Sequence[Unit]) -> list[Unit]:
+    """As many units from the end as it takes for OVERLAP words."""
+    n_words = 0
+    for at in range(len(units) - 1, -1, -1):
+        n_words += units[at].n_words
+        if n_words >= OVERLAP:
+            return list(units[at:])
+    return list(units)
 
 
 def _joined(units: Sequence[Unit], texts: dict[Unit, str], separator: str) -> bytes:
@@ -202,7 +233,7 @@ def _reports(
     survey: _Survey,
     chosen: Sequence[Sequence[Unit]],
     held: Sequence[Sequence[Unit]],
-    dropped: Sequence[int],
+    kept: Set[Unit],
 ) -> tuple[SourceReport, ...]:
     sizes = [sum(unit.nbytes for unit in units) for units in chosen]
     weighted = any(source.weight is not None for source in mix.sources)
@@ -213,10 +244,11 @@ def _reports(
     for i, source in enumerate(mix.sources):
         tally = survey.tallies[i]
         files = tuple(file for _, file in survey.files[i])
+        n_held = sum(unit in kept for unit in held[i])
         share, wanted = sizes[i] / max(1, sum(sizes)), weights[i] / max(1e-300, sum(weights))
         reports.append(
             SourceReport(source.name, source.licence, source.url, files, tally.read, tally.short, tally.duplicate,
-                         dropped[i], len(held[i]), len(chosen[i]), sizes[i], share, wanted)
+                         len(held[i]) - n_held, n_held, len(chosen[i]), sizes[i], share, wanted)
         )  # fmt: skip
     return tuple(reports)
 
@@ -261,8 +293,10 @@ def _manifest(found: Calibration, mix: Mix, path: str | Path) -> dict[str, objec
     }
 
 
-def _not_over_sources(survey: _Survey, outputs: Sequence[Path]) -> None:
+def _not_over_sources(survey: _Survey, mix: str | Path, outputs: Sequence[Path]) -> None:
     sources = {path.resolve() for files in survey.files for path, _ in files}
     for output in outputs:
+        if output.resolve() == Path(mix).resolve():
+            raise UsageError(f"{output} is the mix itself: it would be overwritten")
         if output.resolve() in sources:
             raise UsageError(f"{output} is a source of the mix: it would be overwritten")

@@ -49,3 +49,29 @@ def test_an_old_file_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
 def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), atomic_output(tmp_path, overwrite=True):
         pass
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="no regular file"), atomic_output(tmp_path / name, overwrite=overwrite):
+            pass
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_trouble_names_the_output_and_not_the_temporary_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as trouble, atomic_output(tmp_path / "nowhere" / "out"):
+        pass
+    assert trouble.value.filename == str(tmp_path / "nowhere")
+    with pytest.raises(OSError) as trouble, atomic_output(tmp_path / ("x" * 300)):
+        pass
+    assert trouble.value.filename == str(tmp_path / ("x" * 300))
+
+
+def test_a_name_may_have_all_the_bytes_that_a_folder_takes(tmp_path: Path) -> None:
+    target = tmp_path / ("文" * 85)
+    with atomic_output(target) as file:
+        file.write(b"x")
+    assert target.read_bytes() == b"x"

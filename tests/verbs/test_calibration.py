@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from gguftool.corpus.mix import MixError
 from gguftool.errors import UsageError
+from gguftool.verbs import calibration
 from gguftool.verbs.calibration import build_calibration
 
 MIX = """
@@ -45,6 +47,38 @@ def folder(tmp_path: Path) -> Path:
 def sequences(text: str) -> set[tuple[str, ...]]:
     found = re.findall(r"\w+", text)
     return {tuple(found[i : i + 13]) for i in range(len(found) - 12)}
+
+
+@pytest.mark.parametrize("stretch", [1, 200, 1 << 20])
+def test_no_row_of_words_over_the_joint_of_two_documents_is_shared_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    """Documents of few words out of few, and such as are two others in a row: what a corpus holds by chance alone."""
+    monkeypatch.setattr(calibration, "_STRETCH", stretch)
+    shared = lost = 0
+    for seed in range(12):
+        rng = random.Random(seed)
+        lines = [" ".join(rng.choices("abcdef", k=rng.choice([2, 5, 7, 9, 14]))) for _ in range(120)]
+        lines += [" ".join(rng.sample(lines, 2)) for _ in range(40)]
+        (tmp_path / "lines.txt").write_text("\n".join(lines))
+        separator, repeats = rng.choice([" ", r"\n\n", " and then "]), rng.choice([1, 3])
+        (tmp_path / "mix.toml").write_text(
+            f'[mix]\nholdout = 0.4\nseed = {seed}\nseparator = "{separator}"\n'
+            f'[[source]]\nname = "lines"\npath = "lines.txt"\nsplit = "line"\nrepeats = {repeats}\n'
+        )
+        found = build_calibration(tmp_path / "mix.toml", tmp_path / "out.txt", overwrite=True)
+        held = sequences((tmp_path / "out.holdout.txt").read_text())
+        shared += len(sequences((tmp_path / "out.txt").read_text()) & held)
+        lost += found.sources[0].overlapping
+        assert held
+    assert shared == 0 and lost > 0
+
+
+def test_the_mix_itself_is_not_overwritten(folder: Path) -> None:
+    before = (folder / "mix.toml").read_bytes()
+    with pytest.raises(UsageError, match="is the mix itself"):
+        build_calibration(folder / "mix.toml", folder / ".." / folder.name / "mix.toml", overwrite=True)
+    assert (folder / "mix.toml").read_bytes() == before
 
 
 def test_a_corpus_with_holdout_and_manifest(folder: Path) -> None:
