@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from gguftool.cli.notices import say
+
 
 @click.group("calibration", no_args_is_help=True)
 def command() -> None:
@@ -35,8 +37,7 @@ def build(mix: str, output: str, force: bool, style: str) -> None:
             bar.update()
 
         found = build_calibration(mix, output, overwrite=force, step=step)
-    for line in found.warnings:
-        click.echo(printable(f"gguftool: warning: {mix}: {line}"), err=True)
+    say(found.warnings, file=mix)
     if style == "json":
         click.echo(found.manifest.read_text("utf-8"), nl=False)
         return

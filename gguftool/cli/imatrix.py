@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gguftool.cli import imatrix_look
+from gguftool.cli.notices import say
 
 if TYPE_CHECKING:
     from gguftool.verbs.imatrix_files import Written
@@ -115,14 +116,6 @@ def report(found: Written, *, summary: bool = True) -> None:
         f"{printable(str(found.path))}: {form}, {found.n_entries:,} tensors{matrices}, {found.chunk_count:,} "
         f"chunk{'' if found.chunk_count == 1 else 's'}{of}, {size_text(found.n_bytes)}"
     )
-
-
-def say(lines: Sequence[str], what: str) -> None:
-    """Each line to stderr, one line each."""
-    from gguftool.show.tables import printable
-
-    for line in lines:
-        click.echo(printable(f"gguftool: {what}: {line}"), err=True)
 
 
 for _look in (imatrix_look.show, imatrix_look.coverage, imatrix_look.diff):

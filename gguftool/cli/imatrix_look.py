@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gguftool.cli.notices import say
 from gguftool.cli.plots import check_plot, plot_difference
 
 if TYPE_CHECKING:
@@ -129,24 +130,15 @@ def diff(
 
     check_plot(plot, plot_of)
     found = imatrix_difference(a, b, tensors=tensors)
-    for line in found.warnings:
-        _warn(line)
+    say(found.warnings)
     if plot:
         plot_difference(found, plot, {"rank": "rank_corr"}.get(sort, sort), plot_of, tensors)
     _show_difference(found, style, sort, None if every else top)
 
 
-def _warn(line: str, what: str = "warning") -> None:
-    from gguftool.show.tables import printable
-
-    click.echo(printable(f"gguftool: {what}: {line}"), err=True)
-
-
 def _say(found: Shown | ShownTensor | Coverage) -> None:
-    for line in found.warnings:
-        _warn(line)
-    for line in found.notes:
-        _warn(line, "note")
+    say(found.warnings)
+    say(found.notes, "note")
 
 
 def _cells(columns: Sequence[Column], rows: Sequence[Any]) -> list[list[Any]]:
@@ -391,7 +383,7 @@ def _overall(found: Difference) -> str:
 
 
 def _show_one_sided(found: Difference, style: str) -> None:
-    from gguftool.show.tables import render
+    from gguftool.show.tables import printable, render
 
     other = [row for row in found.tensors if not row.only_in and row.reached_a != row.reached_b]
     if other:
@@ -402,4 +394,4 @@ def _show_one_sided(found: Difference, style: str) -> None:
         alone = [row.name for row in found.tensors if row.only_in == side]
         if alone:
             click.echo()
-            click.echo(f"only in {side.upper()}: {', '.join(alone)}")
+            click.echo(printable(f"only in {side.upper()}: {', '.join(alone)}"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguftool.cli.notices import say
 from gguftool.cli.plan_prune import as_json, planned, prune_options, tables
 from gguftool.errors import UsageError
 
@@ -135,10 +136,8 @@ def command(
         plan = pruning.pruned.plan
         if not options["as_json"]:
             click.echo(tables(pruning) + "\n", err=True)
-        for line in pruning.warnings:
-            click.echo(f"gguftool: note: {line}", err=True)
-    for line in (*plan.warnings, *counts_along(target, plan.file_type, plan.model is not None)):
-        click.echo(f"gguftool: warning: {line}", err=True)
+        say(pruning.warnings, "note")
+    say((*plan.warnings, *counts_along(target, plan.file_type, plan.model is not None)))
     if options["as_json"]:
         text = _json(plan, target, pruning)
     else:

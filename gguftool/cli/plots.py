@@ -36,8 +36,12 @@ def plot_options(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callabl
 
 
 def check_plot(path: str | None, *chosen: object) -> None:
-    """UsageError for a choice of chart without a file to draw it into."""
-    if path is None and any(chosen):
+    """UsageError for a choice of chart without a file to draw it into, or one that no chart can have; no file read."""
+    if path is not None:
+        from gguftool.show.charts.page import check_chart
+
+        check_chart(path)
+    elif any(chosen):
         raise UsageError("that chooses a chart: name a file with --plot")
 
 

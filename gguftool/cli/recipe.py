@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguftool.cli.notices import say
+
 if TYPE_CHECKING:
     from gguftool.recipe.reading import ReadRecipe
     from gguftool.verbs.recipe import RecipeReport
@@ -44,8 +46,7 @@ def show(recipe: str, model: Path | None, type_name: str | None, style: str) -> 
 
     report = recipe_report(_read(recipe, type_name), model)
     _print(report, style)
-    for line in report.problems:
-        click.echo(f"gguftool: problem: {line}", err=True)
+    say(report.problems, "problem")
 
 
 @command.command("check")
@@ -67,8 +68,7 @@ def check(
 
     report = recipe_report(_read(recipe, type_name), model, imatrix=imatrix)
     _print(report, style)
-    for line in report.problems:
-        click.echo(f"gguftool: {line}", err=True)
+    say(report.problems, "problem")
     if not report.problems:
         click.echo("no problems", err=True)
     ctx.exit(1 if report.problems else 0)
@@ -93,7 +93,7 @@ def convert(
 
     read = _read(recipe, type_name)
     text = convert_recipe(read, target, compat=compat, model=model)
-    _warn((*read.warnings, *counts_along(target, read.file_type, model is not None)))
+    say((*read.warnings, *counts_along(target, read.file_type, model is not None)))
     _put(text, output, force=force)
 
 
@@ -135,15 +135,10 @@ def _read(recipe: str, type_name: str | None) -> ReadRecipe:
     return open_recipe(recipe, type_name)
 
 
-def _warn(lines: tuple[str, ...]) -> None:
-    for line in lines:
-        click.echo(f"gguftool: warning: {line}", err=True)
-
-
 def _print(report: RecipeReport, style: str) -> None:
     from gguftool.show.tables import Column, render
 
-    _warn(report.warnings)
+    say(report.warnings)
     tried = bool(report.n_elements)
     columns: list[str | Column] = ["#", Column("pattern"), "type"]
     numbers: list[str | Column] = ["matched", "decided", Column("tensors that it decides", key="where")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gguftool.cli import weights
+from gguftool.cli.notices import say
 from gguftool.cli.plots import check_plot, plot_options, plot_stats
 from gguftool.errors import UsageError
 from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics
@@ -102,11 +103,9 @@ def command(
     if view.order in weights.SORTS and model is None:
         raise UsageError(f"--sort {view.order} orders weights: name a --model")
     found = stats(file, tensors=tensors)
-    for line in found.warnings:
-        click.echo(f"gguftool: warning: {file}: {line}", err=True)
+    say(found.warnings, file=file)
     if verbose:
-        for name in found.ignored:
-            click.echo(f"gguftool: {file}: tensor '{name}' belongs to no entry, ignored", err=True)
+        say((f"tensor '{name}' belongs to no entry, ignored" for name in found.ignored), "note", file=file)
     if plot:
         plot_stats(found, plot, plot_kind, [_SORTS[name] for name in plot_of])
     _show(found, weights.measured(model, tensors, threads) if model else None, view)
@@ -201,7 +200,8 @@ def _headline(found: Statistics) -> list[str]:
         size = f" of {found.chunk_size} tokens" if found.chunk_size is not None else ""
         parts.append(f"{found.chunk_count:,} chunk{'' if found.chunk_count == 1 else 's'}{size}")
     if found.tokens is not None:
-        parts.append(f"{found.tokens:,} tokens" + ("" if found.chunk_size else " (if chunks have 512)"))
+        guess = "" if found.chunk_size else " (if chunks have 512)"
+        parts.append(f"{found.tokens:,} token{'' if found.tokens == 1 else 's'}{guess}")
     lines.append(", ".join(parts))
     if found.n_experts:
         inferred = ", their number inferred from the routers" if found.inferred else ""
@@ -242,8 +242,7 @@ def _compat(file: str, style: str, layers: bool | None, tensors: str | None) -> 
     from gguftool.show.tables import render
 
     found = upstream_stats(file, tensors=tensors)
-    for line in found.warnings:
-        click.echo(f"gguftool: warning: {file}: {line}", err=True)
+    say(found.warnings, file=file)
     if style == "table":
         click.echo(upstream_text(file, found.tensors, found.layers, layers is not False), nl=False)
         return

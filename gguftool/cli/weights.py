@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguftool.cli.notices import say
+
 if TYPE_CHECKING:
     from gguftool.run.weights import WeightStatistics
     from gguftool.verbs.weights import Weights
@@ -35,8 +37,7 @@ def measured(model: str, tensors: str | None, threads: str | None) -> Weights:
         found = weight_statistics(
             model, tensors=tensors, threads=parse_threads(threads) if threads else None, progress=step
         )
-    for line in found.warnings:
-        click.echo(f"gguftool: warning: {model}: {line}", err=True)
+    say(found.warnings, file=model)
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gguftool.imatrix.upstream import UpstreamLayer, UpstreamTensor
-from gguftool.show.tables import Column
+from gguftool.show.tables import Column, printable
 
 _TENSOR_HEAD = (
     " Layer\t       Tensor\t          Σ(Act²)\t  Min\t            Max\t           μ\t   \u03c3\t % Active\tN\t"
@@ -20,7 +20,7 @@ def upstream_text(
     path: str, tensors: Sequence[UpstreamTensor], layers: Sequence[UpstreamLayer], with_layers: bool = True
 ) -> str:
     """Both tables under their titles, empty lines and all; ``path`` is the file as the user named it."""
-    lines = ["", f"Computing statistics for {path} ({len(tensors)} tensors)", "", _TENSOR_HEAD, _TENSOR_RULE]
+    lines = ["", f"Computing statistics for {printable(path)} ({len(tensors)} tensors)", "", _TENSOR_HEAD, _TENSOR_RULE]
     lines += [_tensor(row) for row in tensors]
     if with_layers:
         title = f"Computing weighted average statistics per layer ({len(layers)} layers)"
@@ -51,7 +51,7 @@ def _tensor(t: UpstreamTensor) -> str:
     return "\t".join(
         (
             f"{t.layer:>5}",
-            f"{t.kind:<20}",
+            f"{printable(t.kind):<20}",
             f"{t.sum:10.2f}",
             f"{t.min:8.4f}",
             f"{t.max:11.4f}",

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_table(file: Path) -> None:
     assert lines[6].split()[-2:] == ["-", "-"] and lines[8].split()[-2:] == ["0.9556", "2"]
     assert lines[15].split() == ["0", "1", "4", "10.00", "2.5000", "10.00", "25.0000", "-", "0"]
     assert len(lines) == 19
+
+
+def test_names_do_nothing_to_a_terminal(tmp_path: Path) -> None:
+    odd = "blk.0.\x1b]0;x\x07ffn_<b>\n.weight"
+    for name, entry in (("a.gguf", odd), ("b.gguf", odd.replace("0", "1", 1))):
+        weird = [("x\x1b[31m.weird", [1], F32, floats([1]))]
+        held = [(entry, (1, 2, 3, 4), (8,)), (f"{entry}2", (0,), (0,))]
+        (tmp_path / name).write_bytes(imatrix_gguf(held, extra=weird))
+    a, b, png = (str(tmp_path / name) for name in ("a.gguf", "b.gguf", "c.png"))
+    commands = [["stats", "-v", "--all", a], ["stats", a, "--compat", "upstream"], ["stats", a, "--plot", png],
+                ["stats", a, "--plot", png, "--plot-kind", "channels"], ["imatrix", "diff", a, b],
+                ["imatrix", "coverage", a, "--tensors"], ["imatrix", "show", a]]  # fmt: skip
+    for words in commands:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of glyphs that no font has, say
+            done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0 and "\\x1b" in done.output, done.output
+        assert not {c for c in done.output if c < " "} - {"\n", "\t"}
 
 
 def test_no_layers(file: Path) -> None:

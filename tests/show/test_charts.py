@@ -81,6 +81,7 @@ def test_an_outlier_does_not_bleach_the_others(opened: Open) -> None:
     assert shown.colorbar.extend == "both"  # attn_output grows from 0.48 of its median
     low, high, ends = bounds(np.array([*range(20), 1000.0]))
     assert (low, high, ends) == (0, 19, "max")
+    assert bounds(np.array([*range(20), 1000.0, 1100.0])) == (0, 1100, "neither")  # two of 22 are not few
     assert bounds(np.array([3.0, 3.0])) == (1.5, 4.5, "neither")
     assert bounds(np.array([np.nan])) == (0, 1, "neither")
 

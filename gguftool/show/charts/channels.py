@@ -237,7 +237,8 @@ def _one(imatrix: Imatrix, name: str, title: str | None) -> Chart:
     axes.plot([m.x for m in marks], [m.y for m in marks], "o", color=COLOURS[1], markersize=3.2, zorder=4)
     number(axes, marks, most=30, clear=[one.fence])
     _histogram(axes, values)
-    far = f"{one.n_far:,} outlier{'' if one.n_far == 1 else 's'} above {plain_number(one.fence)} (dashed)"
+    drawn = " (dashed)" if axes.get_ylim()[0] < one.fence < axes.get_ylim()[1] else ""
+    far = f"{one.n_far:,} outlier{'' if one.n_far == 1 else 's'} above {plain_number(one.fence)}{drawn}"
     zero = f", {one.n_zero:,} at 0 not drawn" if one.n_zero else ""
     of = f"{values.shape[1]:,} channels" + (f" of {len(values)} experts" if one.n_mat > 1 else "")
     heading(axes, f"mean square of {of}{_experts_note([one])}: "

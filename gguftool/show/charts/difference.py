@@ -74,8 +74,8 @@ def difference(
         note=footnote(common, [], [moved]),
     )
     said = words(figure).title
-    draw_map(panels[0], first, shown[0], f"{names[0]}: {said}")
-    draw_map(panels[1], second, shown[1], f"{names[1]}: {said}")
+    draw_map(panels[0], first, shown[0], f"first: {said}")
+    draw_map(panels[1], second, shown[1], f"second: {said}")
     change = "second / first" if quotient else f"second {MINUS} first"
     draw_map(panels[2], common, moved, f"{change}: {said}")
     return chart

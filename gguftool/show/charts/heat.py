@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 ROW = 0.25
 #: Inches beside a chart that the word below its layers takes.
 BESIDE = 0.45
+#: At most this share of the values may lie beyond the colours.
+_FEW = 0.05
 #: Where the colours of multiples end.
 _ENDS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 _BAR = 1.7
@@ -157,7 +159,7 @@ def bounds(values: Grid) -> tuple[float, float, str]:
     """Least and greatest value that colours tell apart, and at which ends others lie beyond them.
 
     Far out is what lies three interquartile ranges from the quartiles, as in Tukey's box plots: it would bleach the
-    rest. Where that is the greater part of the range, colours end at the outermost value that is not far out.
+    rest. Where that is the greater part of the range, and few values, colours end at the outermost one not far out.
     """
     held = values[np.isfinite(values)]
     if not held.size:
@@ -165,7 +167,8 @@ def bounds(values: Grid) -> tuple[float, float, str]:
     low, first, third, high = (float(q) for q in np.quantile(held, (0, 0.25, 0.75, 1)))
     near = held[(held >= first - 3 * (third - first)) & (held <= third + 3 * (third - first))]
     inner_low, inner_high = float(near.min()), float(near.max())
-    if inner_high > inner_low and high - low > 1.5 * (inner_high - inner_low):
+    few = held.size - near.size <= max(1, _FEW * held.size)
+    if few and inner_high > inner_low and high - low > 1.5 * (inner_high - inner_low):
         ends = {(True, True): "both", (True, False): "min", (False, True): "max"}
         return inner_low, inner_high, ends[low < inner_low, high > inner_high]
     if low == high:
@@ -245,7 +248,7 @@ def changes(values: Grid) -> Colouring:
     """Colours of differences: light where they are 0, alike to both sides."""
     from matplotlib.colors import Normalize
 
-    _, limit, extend = bounds(np.abs(np.append(values, -values)))
+    _, limit, extend = bounds(np.abs(values))
     limit = limit or 1.0
     return Colouring(values, Normalize(-limit, limit), "PuOr_r", "both" if extend != "neither" else extend)
 

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
 from gguftool.errors import UsageError
-from gguftool.format.atomic import atomic_output
+from gguftool.format.atomic import atomic_output, check_output
 from gguftool.show.tables import printable
 
 if TYPE_CHECKING:
@@ -66,12 +66,18 @@ def save(chart: Figure, path: str | Path) -> None:
 
     UsageError for another ending. A file of that name is replaced.
     """
+    raw = _drawn(chart, check_chart(path))
+    with atomic_output(path, overwrite=True) as file:
+        file.write(raw)
+
+
+def check_chart(path: str | Path) -> str:
+    """The format that a chart's name asks for: png, svg, pdf. UsageError for another, OSError where no file can be."""
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending not in _NO_DATE:
         raise UsageError(f"'{path}': a chart's name ends in one of {', '.join(_NO_DATE)}")
-    raw = _drawn(chart, ending)
-    with atomic_output(path, overwrite=True) as file:
-        file.write(raw)
+    check_output(Path(path), overwrite=True)
+    return ending
 
 
 def styled(make: Callable[P, R]) -> Callable[P, R]:
@@ -168,6 +174,7 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     """Inches that a text takes in this size in points."""
     from matplotlib.font_manager import FontProperties
 
+    text = printable(text)  # a character without a glyph is as good as none, and matplotlib warns of it
     if not text:
         return 0.0
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
