@@ -96,3 +96,15 @@ def store_u16(row: Any, at: int, value: int) -> None:
     """Writes two bytes, the lower one first."""
     row[at] = np.uint8(value & 0xFF)
     row[at + 1] = np.uint8((value >> 8) & 0xFF)
+
+
+@inline
+def bits(row: Any, at: int, shift: int, mask: int) -> Any:
+    """A field of a byte, as an int64."""
+    return (np.int64(row[at]) >> shift) & mask
+
+
+@inline
+def nibble(row: Any, at: int, k: int) -> Any:
+    """Nibble k of the bytes from ``at`` on, the low one of a byte first."""
+    return (np.int64(row[at + k // 2]) >> (4 * (k % 2))) & 15

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gguftool.codecs import grids
-from gguftool.codecs.jit_bits import HALF, Kernel, f16_to_float, inline, kernel, load_f16
+from gguftool.codecs.jit_bits import HALF, Kernel, f16_to_float, inline, kernel, load_f16, nibble
 
 N = 256
 QUARTER = np.float32(0.25)
@@ -55,12 +55,6 @@ def _signed(y: Any, at: int, scale: np.float32, levels: Any, signs: int) -> None
 
 
 @inline
-def _nibble(row: Any, at: int, k: int) -> Any:
-    """Nibble k of the bytes from ``at`` on, the low one of a byte first."""
-    return (np.int64(row[at + k // 2]) >> (4 * (k % 2))) & 15
-
-
-@inline
 def _half_step(d: np.float32, code: int, part: np.float32) -> Any:
     return d * (HALF + np.float32(code)) * part
 
@@ -84,7 +78,7 @@ def decode_iq2_xs(row: Any, y: Any) -> None:
         d = load_f16(row, at)
         for k in range(32):
             q = load_u16(row, at + 2 + 2 * k)
-            scale = _half_step(d, _nibble(row, at + 66, k // 2), QUARTER)
+            scale = _half_step(d, nibble(row, at + 66, k // 2), QUARTER)
             _signed(y, N * b + 8 * k, scale, IQ2_XS[q & 511], even_signs(q >> 9))
 
 
@@ -95,7 +89,7 @@ def decode_iq2_s(row: Any, y: Any) -> None:
         d = load_f16(row, at)
         for k in range(32):
             index = np.int64(row[at + 2 + k]) | (((np.int64(row[at + 66 + k // 4]) >> (2 * (k % 4))) & 3) << 8)
-            scale = _half_step(d, _nibble(row, at + 74, k // 2), QUARTER)
+            scale = _half_step(d, nibble(row, at + 74, k // 2), QUARTER)
             _signed(y, N * b + 8 * k, scale, IQ2_S[index], np.int64(row[at + 34 + k]))
 
 
@@ -117,8 +111,8 @@ def decode_iq3_s(row: Any, y: Any) -> None:
         d = load_f16(row, at)
         for g in range(64):
             index = np.int64(row[at + 2 + g]) | (((np.int64(row[at + 66 + g // 8]) >> (g % 8)) & 1) << 8)
-            scale = d * np.float32(1 + 2 * _nibble(row, at + 106, g // 8))
-            _signed(y, N * b + 4 * g, scale, IQ3_S[index], _nibble(row, at + 74, g))
+            scale = d * np.float32(1 + 2 * nibble(row, at + 106, g // 8))
+            _signed(y, N * b + 4 * g, scale, IQ3_S[index], nibble(row, at + 74, g))
 
 
 @inline
@@ -150,10 +144,10 @@ def decode_iq1_m(row: Any, y: Any) -> None:
             bits |= (load_u16(row, at + 48 + 2 * t) >> 12) << (4 * t)
         d = f16_to_float(bits)
         for k in range(32):
-            nibble = _nibble(row, at + 32, k)
-            index = np.int64(row[at + k]) | ((nibble & 7) << 8)
+            high = nibble(row, at + 32, k)
+            index = np.int64(row[at + k]) | ((high & 7) << 8)
             code = (load_u16(row, at + 48 + 2 * (k // 8)) >> (3 * (k // 2 % 4))) & 7
-            _shifted(y, N * b + 8 * k, d * np.float32(2 * code + 1), IQ1_S[index], nibble >> 3)
+            _shifted(y, N * b + 8 * k, d * np.float32(2 * code + 1), IQ1_S[index], high >> 3)
 
 
 DECODERS: dict[str, Kernel] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gguftool.codecs.jit_bits import Kernel, float_of, inline, kernel, load_f16
+from gguftool.codecs.jit_bits import Kernel, bits, float_of, inline, kernel, load_f16, nibble
 from gguftool.codecs.jit_grids import load_u16, load_u32
 
 N = 256
@@ -54,18 +54,6 @@ TKL = T3[0][np.array(PAIRS)]
 def load_f32(row: Any, at: int) -> Any:
     """The float32 at a byte offset."""
     return float_of(load_u32(row, at))
-
-
-@inline
-def bits(row: Any, at: int, shift: int, mask: int) -> Any:
-    """A field of a byte, as an int64."""
-    return (np.int64(row[at]) >> shift) & mask
-
-
-@inline
-def nibble(row: Any, at: int, k: int) -> Any:
-    """Nibble k of the bytes from ``at`` on, the low one of a byte first."""
-    return (np.int64(row[at + k // 2]) >> (4 * (k % 2))) & 15
 
 
 @inline

@@ -9,14 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gguftool.codecs.jit_bits import Kernel, inline, kernel, load_f16
+from gguftool.codecs.jit_bits import Kernel, bits, inline, kernel, load_f16
 
 N = 256
-
-
-@inline
-def _field(row: Any, at: int, shift: int, mask: int) -> Any:
-    return (np.int64(row[at]) >> shift) & mask
 
 
 @kernel
@@ -26,9 +21,9 @@ def decode_q2_K(row: Any, y: Any) -> None:
         d = load_f16(row, at + 80)
         dmin = load_f16(row, at + 82)
         for i in range(N):
-            q = _field(row, at + 16 + 32 * (i // 128) + i % 32, 2 * (i % 128 // 32), 3)
-            scale = d * np.float32(_field(row, at + i // 16, 0, 15))
-            minimum = dmin * np.float32(_field(row, at + i // 16, 4, 15))
+            q = bits(row, at + 16 + 32 * (i // 128) + i % 32, 2 * (i % 128 // 32), 3)
+            scale = d * np.float32(bits(row, at + i // 16, 0, 15))
+            minimum = dmin * np.float32(bits(row, at + i // 16, 4, 15))
             y[N * b + i] = scale * np.float32(q) - minimum
 
 
@@ -38,10 +33,10 @@ def decode_q3_K(row: Any, y: Any) -> None:
         at = 110 * b
         d = load_f16(row, at + 108)
         for i in range(N):
-            low = _field(row, at + 32 + 32 * (i // 128) + i % 32, 2 * (i % 128 // 32), 3)
-            high = _field(row, at + i % 32, i // 32, 1)
+            low = bits(row, at + 32 + 32 * (i // 128) + i % 32, 2 * (i % 128 // 32), 3)
+            high = bits(row, at + i % 32, i // 32, 1)
             j = i // 16
-            s = _field(row, at + 96 + j % 8, 4 * (j // 8), 15) | (_field(row, at + 104 + j % 4, 2 * (j // 4), 3) << 4)
+            s = bits(row, at + 96 + j % 8, 4 * (j // 8), 15) | (bits(row, at + 104 + j % 4, 2 * (j // 4), 3) << 4)
             y[N * b + i] = d * np.float32(s - 32) * np.float32(low + 4 * high - 4)
 
 
@@ -49,8 +44,8 @@ def decode_q3_K(row: Any, y: Any) -> None:
 def _affine_scale(row: Any, at: int, j: int, minimum: int) -> Any:
     """Scale (or minimum) j of the twelve bytes that q4_K and q5_K share."""
     if j < 4:
-        return _field(row, at + j + 4 * minimum, 0, 63)
-    return _field(row, at + j + 4, 4 * minimum, 15) | (_field(row, at + j - 4 + 4 * minimum, 6, 3) << 4)
+        return bits(row, at + j + 4 * minimum, 0, 63)
+    return bits(row, at + j + 4, 4 * minimum, 15) | (bits(row, at + j - 4 + 4 * minimum, 6, 3) << 4)
 
 
 @kernel
@@ -63,7 +58,7 @@ def decode_q4_K(row: Any, y: Any) -> None:
             scale = d * np.float32(_affine_scale(row, at + 4, j, 0))
             minimum = dmin * np.float32(_affine_scale(row, at + 4, j, 1))
             for k in range(32):
-                q = _field(row, at + 16 + 32 * (j // 2) + k, 4 * (j % 2), 15)
+                q = bits(row, at + 16 + 32 * (j // 2) + k, 4 * (j % 2), 15)
                 y[N * b + 32 * j + k] = scale * np.float32(q) - minimum
 
 
@@ -77,7 +72,7 @@ def decode_q5_K(row: Any, y: Any) -> None:
             scale = d * np.float32(_affine_scale(row, at + 4, j, 0))
             minimum = dmin * np.float32(_affine_scale(row, at + 4, j, 1))
             for k in range(32):
-                q = _field(row, at + 48 + 32 * (j // 2) + k, 4 * (j % 2), 15) | (_field(row, at + 16 + k, j, 1) << 4)
+                q = bits(row, at + 48 + 32 * (j // 2) + k, 4 * (j % 2), 15) | (bits(row, at + 16 + k, j, 1) << 4)
                 y[N * b + 32 * j + k] = scale * np.float32(q) - minimum
 
 
@@ -90,8 +85,8 @@ def decode_q6_K(row: Any, y: Any) -> None:
             half = i // 128
             g = i % 128 // 32
             k = i % 32
-            low = _field(row, at + 64 * half + 32 * (g % 2) + k, 4 * (g // 2), 15)
-            q = low | (_field(row, at + 128 + 32 * half + k, 2 * g, 3) << 4)
+            low = bits(row, at + 64 * half + 32 * (g % 2) + k, 4 * (g // 2), 15)
+            q = low | (bits(row, at + 128 + 32 * half + k, 2 * g, 3) << 4)
             scale = d * np.float32(np.int8(row[at + 192 + i // 16]))
             y[N * b + i] = scale * np.float32(q - 32)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gguftool.codecs.jit_bits import Kernel, inline, kernel, load_f16
+from gguftool.codecs.jit_bits import Kernel, bits, inline, kernel, load_f16
 from gguftool.codecs.jit_grids import load_u16, load_u32
-from gguftool.codecs.jit_ik import VALUES_4, bits, load_f32
+from gguftool.codecs.jit_ik import VALUES_4, load_f32
 
 MULTIPLIER = np.int64(0xCBAC1FED)
 FIRST = 4096
