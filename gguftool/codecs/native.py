@@ -6,6 +6,7 @@ same bytes.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import numpy as np
@@ -16,12 +17,12 @@ from gguftool.format.quanttypes import BY_ID
 
 try:
     from gguftool import _native
-except ModuleNotFoundError as error:
-    raise CodecError(
-        "the compiled kernels are not installed: reinstall gguftool where a C compiler is found, "
-        "or set GGUFTOOL_BACKEND=numba"
-    ) from error
 except ImportError as error:
+    if importlib.util.find_spec("gguftool._native") is None:
+        raise CodecError(
+            "the compiled kernels are not installed: reinstall gguftool where a C compiler is found, "
+            "or set GGUFTOOL_BACKEND=numba"
+        ) from error
     raise CodecError(
         f"the compiled kernels do not load ({error}): reinstall gguftool, or set GGUFTOOL_BACKEND=numba"
     ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -304,6 +305,17 @@ def test_without_the_extension_numba_takes_over_and_says_so() -> None:
     assert first.startswith("numba")
     assert "cannot encode iq1_s without the compiled kernels" in second
     assert "the compiled kernels are not installed" in run(WITHOUT, GGUFTOOL_BACKEND="native").stdout
+
+
+@pytest.mark.parametrize(("found", "said"), [(None, "are not installed"), (b"no library", "do not load (")])
+def test_an_extension_that_is_missing_or_broken_is_told_apart(tmp_path: Path, found: bytes | None, said: str) -> None:
+    package = Path(dispatch.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "gguftool", ignore=shutil.ignore_patterns("_native*", "__pycache__"))
+    if found is not None:
+        (tmp_path / "gguftool" / Path(_native.__file__ or "").name).write_bytes(found)
+    code = WITHOUT.replace('sys.modules["gguftool._native"] = None', "")
+    done = run(code, GGUFTOOL_BACKEND="native", PYTHONPATH=str(tmp_path))
+    assert f"the compiled kernels {said}" in done.stdout, done.stderr
 
 
 def test_importing_the_face_loads_neither_backend() -> None:
