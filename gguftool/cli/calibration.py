@@ -21,9 +21,10 @@ def build(mix: str, output: str, force: bool, style: str) -> None:
     """Mix local texts into one corpus, as the TOML file MIX says.
 
     Sources are text, JSON Lines or Parquet, also .gz. Each gives the share that its weight asks for; documents that
-    were there before are dropped, short ones joined, and a hold-out is kept apart that shares no thirteen words in a
-    row with the corpus: measure with it. Beside calib.txt appear calib.holdout.txt and calib.manifest.json, which has
-    licences, counts and hashes. The same texts give the same bytes. calibration/README.md says how a mix is written.
+    were there before are dropped, short ones joined into units, and a hold-out is kept apart that shares no thirteen
+    words in a row with the corpus: measure with it. Beside calib.txt appear calib.holdout.txt and calib.manifest.json,
+    which has licences, counts and hashes. The same texts give the same bytes. calibration/README.md says how a mix is
+    written.
     """
     from tqdm import tqdm
 
@@ -43,25 +44,14 @@ def build(mix: str, output: str, force: bool, style: str) -> None:
         return
     columns = [
         Column("source", key="name"), Column("licence"), Column("documents", ",", key="read"),
-        Column("short", ","), Column("duplicates", ",", key="duplicate"), Column("used", ","),
-        Column("bytes", ",", key="nbytes"),
-        Column("share %", ".1f", key="share"), Column("asked %", ".1f", key="wanted"), Column("held out", ","),
+        Column("short", ","), Column("duplicates", ",", key="duplicate"), Column("units used", ",", key="used"),
+        Column("bytes", ",", key="nbytes"), Column("share %", ".1f", key="share"),
+        Column("asked %", ".1f", key="wanted"), Column("units held out", ",", key="held_out"),
     ]  # fmt: skip
     rows = [
-        [
-            r.name,
-            r.licence or "-",
-            r.read,
-            r.short,
-            r.duplicate,
-            r.used,
-            r.nbytes,
-            100 * r.share,
-            100 * r.wanted,
-            r.held_out,
-        ]
-        for r in found.sources
-    ]
+        [r.name, r.licence or "-", r.read, r.short, r.duplicate, r.used, r.nbytes, 100 * r.share, 100 * r.wanted,
+         r.held_out] for r in found.sources
+    ]  # fmt: skip
     click.echo(render(columns, rows, style))
     if style in ("table", "markdown"):
         click.echo()

@@ -52,8 +52,11 @@ def convert(src: str, dst: str, prune_layers: str | None, **options: Any) -> Non
 
 @command.command("merge", short_help="Add several up, every token alike.")
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False))
-@click.option("-o", "--output", "dst", metavar="OUT", required=True, type=click.Path(readable=False))
-@click.option("--weight", "weights", multiple=True, type=float, help="What a token counts, once per FILE in order.")
+@click.option("-o", "--output", "dst", metavar="OUT", required=True, type=click.Path(readable=False),
+              help="The file to write, .gguf or .dat.")  # fmt: skip
+@click.option(
+    "--weight", "weights", multiple=True, type=float, metavar="W", help="What a token counts, once per FILE in order."
+)
 @writing_options
 def merge(sources: Sequence[str], dst: str, weights: Sequence[float], **options: Any) -> None:
     """Merge any number of importance matrices of one model, of either form: every token weighs the same.
@@ -69,8 +72,16 @@ def merge(sources: Sequence[str], dst: str, weights: Sequence[float], **options:
 @command.command("repair", short_help="Fill experts without tokens and tensors without entry.")
 @click.argument("src", metavar="IN", type=click.Path(readable=False))
 @click.argument("dst", metavar="OUT", type=click.Path(readable=False))
-@click.option("--missing", default="mean,ones", show_default=True, help="mean, neighbour, ones, error, in order.")
-@click.option("--min-tokens", type=int, default=1, show_default=True, help="Fewer tokens than this are none.")
+@click.option(
+    "--missing",
+    default="mean,ones",
+    show_default=True,
+    metavar="POLICY,...",
+    help="mean, neighbour, ones, error, in order.",
+)
+@click.option(
+    "--min-tokens", type=int, default=1, show_default=True, metavar="N", help="Fewer tokens than this are none."
+)
 @click.option("--same-input/--no-same-input", default=True, help="First take what a tensor of the same input has.")
 @click.option("--bad-values", type=click.Choice(["error", "missing"]), default="error", show_default=True,
               help="NaN, infinite or negative: refuse, or take the matrix as missing.")  # fmt: skip

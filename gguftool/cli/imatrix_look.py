@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gguftool.cli.notices import say
-from gguftool.cli.plots import check_plot, plot_difference
+from gguftool.cli.plots import check_plot, figure, plot_difference
 
 if TYPE_CHECKING:
     from gguftool.show.tables import Column
@@ -59,7 +59,14 @@ def show(file: str, tensor: str | None, matrix: int | None, top: int, style: str
 
 @click.command("coverage", short_help="Say which experts and weights have importances.")
 @click.argument("file", type=click.Path(readable=False))
-@click.option("--min-tokens", type=int, default=1, show_default=True, help="Name experts with fewer tokens than this.")
+@click.option(
+    "--min-tokens",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Name experts with fewer tokens than this.",
+)
 @click.option("--check", is_flag=True, help="Exit with status 1 if anything is uncovered.")
 @click.option("--tensors", "every", is_flag=True, help="Table of all tensors; CSV and JSON always have them.")
 @click.option("--layers/--no-layers", default=None, help="Table of layers: by default if experts; in CSV if asked.")
@@ -99,7 +106,12 @@ def coverage(
 @click.argument("a", type=click.Path(readable=False))
 @click.argument("b", type=click.Path(readable=False))
 @click.option(
-    "--top", type=int, default=10, show_default=True, metavar="N", help="How many of the tensors that moved most."
+    "--top",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many tensors, most moved first.",
 )
 @click.option(
     "--sort", type=click.Choice(["tv", "rank", "cosine"]), default="tv", show_default=True, help="Moved by what."
@@ -107,7 +119,9 @@ def coverage(
 @click.option("--tensor", "tensors", metavar="REGEX", help="Only tensors whose names contain a match.")
 @click.option("--all", "every", is_flag=True, help="All tensors, as CSV and JSON have them.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw the distances into a .png, .svg or .pdf.")
-@click.option("--plot-of", metavar="COLUMN", help="Draw a statistic of both files instead, and how it changed.")
+@click.option(
+    "--plot-of", metavar="FIGURE", callback=figure, help="Draw a statistic of both files instead, and how it changed."
+)
 @_STYLE
 def diff(
     a: str,

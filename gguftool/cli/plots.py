@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguftool.errors import UsageError
+from gguftool.imatrix.figures import FIGURES
 
 if TYPE_CHECKING:
     from gguftool.verbs.imatrix_diff import Difference
     from gguftool.verbs.stats import Statistics
 
+#: Word of a figure, as options take it -> its column.
+FIGURE_WORDS = {column.removesuffix("_pct").replace("_", "-"): column for column in FIGURES}
 KINDS = ("overview", "heatmap", "lines", "channels", "experts")
 #: What is drawn where --plot-of does not say.
 _USUAL = {"overview": ("mean", "zd_pct", "cossim"), "heatmap": ("mean",), "lines": ("zd_pct", "cossim")}
 
 
-def plot_options(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--plot, --plot-kind and --plot-of, which takes these names of statistics."""
+def known_word(value: str, known: Collection[str]) -> str:
+    """The word for a figure, which may be named as its column is, zd_pct for zd; BadParameter if it is none."""
+    word = value.removesuffix("_pct").replace("_", "-")
+    if word not in known:
+        raise click.BadParameter(f"'{value}' is none of {', '.join(known)}")
+    return word
 
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in (
-            click.option("--plot-of", multiple=True, type=click.Choice(list(names)), metavar="FIGURE", help="What "
-                         "to draw; several stand below each other. By default mean, and zd and cossim as lines."),
-            click.option("--plot-kind", type=click.Choice(KINDS), help="A map above lines (the default), a map, "
-                         "lines, the channels' importances, or the experts' tokens."),
-            click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this .png, .svg or .pdf."),
-        ):  # fmt: skip
-            command = option(command)
-        return command
 
-    return add
+def figure(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """The column of a figure, or the columns of several, by word or by column."""
+    if isinstance(value, tuple):
+        return tuple(figure(context, option, one) for one in value)
+    return None if value is None else FIGURE_WORDS[known_word(value, FIGURE_WORDS)]
+
+
+def plot_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--plot, --plot-kind and --plot-of, which takes names of statistics."""
+    for option in (
+        click.option("--plot-of", multiple=True, callback=figure, metavar="FIGURE", help="What to draw; several "
+                     "stand below each other. By default mean, and zd and cossim as lines."),
+        click.option("--plot-kind", type=click.Choice(KINDS), help="A map above lines (the default), a map, "
+                     "lines, the channels' importances, or the experts' tokens."),
+        click.option("--plot", type=click.Path(dir_okay=False), help="Draw a chart into this .png, .svg or .pdf."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def check_plot(path: str | None, *chosen: object) -> None:

@@ -9,9 +9,9 @@ import click
 
 from gguftool.cli import weights
 from gguftool.cli.notices import say
-from gguftool.cli.plots import check_plot, plot_options, plot_stats
+from gguftool.cli.plots import FIGURE_WORDS, check_plot, known_word, plot_options, plot_stats
 from gguftool.errors import UsageError
-from gguftool.imatrix.figures import FIGURES, LayerStatistics, TensorStatistics
+from gguftool.imatrix.figures import LayerStatistics, TensorStatistics
 from gguftool.verbs.stats import Statistics, ordered, stats, upstream_stats
 
 if TYPE_CHECKING:
@@ -21,17 +21,14 @@ if TYPE_CHECKING:
     from gguftool.verbs.weights import Weights
 
 _SORTS = {"kind": "kind", "layer": "layer", "name": "name"}
-_SORTS |= {figure.removesuffix("_pct").replace("_", "-"): figure for figure in FIGURES}
+_SORTS |= FIGURE_WORDS
 
 
 def _order(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """An order by its word, or by the name that its figure has as a column."""
     if value is None:
         return None
-    word, known = value.removesuffix("_pct").replace("_", "-"), [*_SORTS, *weights.SORTS]
-    if word not in known:
-        raise click.BadParameter(f"'{value}' is none of {', '.join(known)}")
-    return word
+    return known_word(value, [*_SORTS, *weights.SORTS])
 
 
 @click.command("stats")
@@ -51,7 +48,7 @@ def _order(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--columns", metavar="NAME,...", help="Only these columns, named as in CSV.")
 @click.option("-v", "--verbose", is_flag=True, help="Also name the tensors of the file that belong to no entry.")
 @click.option("--threads", metavar="N", help="Threads for the weights; all cores by default.")
-@plot_options(list(_SORTS)[3:])
+@plot_options
 def command(
     file: str | None,
     model: str | None,
@@ -107,7 +104,7 @@ def command(
     if verbose:
         say((f"tensor '{name}' belongs to no entry, ignored" for name in found.ignored), "note", file=file)
     if plot:
-        plot_stats(found, plot, plot_kind, [_SORTS[name] for name in plot_of])
+        plot_stats(found, plot, plot_kind, plot_of)
     _show(found, weights.measured(model, tensors, threads) if model else None, view)
 
 

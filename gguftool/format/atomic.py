@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+#: What only writing runs into, and does not name the file of.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_folder(folder: Path) -> None:
@@ -21,14 +25,14 @@ def sync_folder(folder: Path) -> None:
 def check_output(target: Path, *, overwrite: bool = False) -> None:
     """Nothing; OSError, and its children, if ``atomic_output`` could not write there. Makes no file."""
     if target.is_dir():
-        raise IsADirectoryError(21, "the output is a folder", str(target))
+        raise IsADirectoryError(errno.EISDIR, "the output is a folder", str(target))
     if target.exists():
         if not target.is_file():
-            raise OSError(22, "this is no regular file: an output must lie on a disk", str(target))
+            raise OSError(errno.EINVAL, "this is no regular file: an output must lie on a disk", str(target))
         if not overwrite:
-            raise FileExistsError(17, "exists already: choose another name, or use --force", str(target))
+            raise FileExistsError(errno.EEXIST, "exists already: choose another name, or use --force", str(target))
     if not target.parent.is_dir():
-        raise FileNotFoundError(2, "no such folder", str(target.parent))
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
 
 
 @contextmanager
@@ -52,7 +56,9 @@ def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Bina
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as trouble:
         temporary.unlink(missing_ok=True)
+        if isinstance(trouble, OSError) and trouble.filename is None and trouble.errno in _NO_ROOM:
+            raise OSError(trouble.errno, trouble.strerror, str(target)) from None
         raise
     sync_folder(target.parent)

@@ -31,8 +31,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gguftool.format.names import layer_of, tensor_kind
 from gguftool.imatrix import duplicates, layers
+from gguftool.imatrix.coverage import place, routing_entropy
 from gguftool.imatrix.figures import LayerStatistics, Pair, TensorStatistics
 from gguftool.imatrix.layers import layer_statistics
 from gguftool.imatrix.moments import CoMoments, Moments, cojoined, comoments, joined, moments
@@ -126,13 +126,11 @@ def _first_nextn(rows: Iterable[TensorStatistics], n_nextn: int | None) -> int |
 def _bare(imatrix: Measurable, name: str) -> TensorStatistics:
     n_mat, n_cols = imatrix.shape(name)
     counts = imatrix.counts(name)
-    place = layer_of(name)
-    stack, layer = place if place is not None else ("", None)
-    kind = tensor_kind(name) if stack in ("", "blk") else f"{stack.removesuffix('blk')}{tensor_kind(name)}"
+    stack, layer, kind = place(name)
     reached = int((counts > 0).sum())
     tokens, n = imatrix.tokens(name), reached * n_cols
     row = TensorStatistics(name, layer, kind, stack, n_mat, reached, n_cols, tokens, n)
-    routing = _routing_entropy_pct(counts) if tokens is not None and n_mat > 1 else _NAN
+    routing = routing_entropy(counts)[1] if tokens is not None else _NAN
     return replace(row, reached_pct=100.0 * reached / n_mat, routing_entropy_pct=routing)
 
 
@@ -203,12 +201,6 @@ def _active_rel(a: _Floats, rows: npt.NDArray[np.intp], found: Moments) -> int:
         return found.n
     threshold = _ACTIVE_REL * float(np.median(a[rows]))
     return sum(_count(x > threshold) for x in _blocks(rows, a))
-
-
-def _routing_entropy_pct(counts: _Counts) -> float:
-    """Entropy of the matrices' shares of the tokens in percent of its maximum; NaN without tokens."""
-    p = counts[counts > 0] / max(1, counts.sum())
-    return 100.0 * max(0.0, -float((p * np.log2(p)).sum())) / math.log2(len(counts)) if p.size else _NAN
 
 
 def _signed(

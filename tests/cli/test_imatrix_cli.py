@@ -115,7 +115,8 @@ def test_diff(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--sort", "rank"], ["--plot-of", "mean"], ["--plot-of", "zd_pct", "--tensor", "q"]]
+    "words",
+    [[], ["--sort", "rank"], ["--plot-of", "mean"], ["--plot-of", "zd_pct", "--tensor", "q"], ["--plot-of", "zd"]],
 )
 def test_diff_draws(file: Path, tmp_path: Path, words: list[str]) -> None:
     other, out = tmp_path / "other.gguf", tmp_path / "chart.svg"
@@ -127,9 +128,10 @@ def test_diff_draws(file: Path, tmp_path: Path, words: list[str]) -> None:
 
 def test_diff_draws_no_nonsense(file: Path, tmp_path: Path) -> None:
     done = run("diff", file, file, "--plot", tmp_path / "chart.png", "--plot-of", "nonsense")
-    assert done.exit_code == 2 and "'nonsense' is no statistic" in done.stderr
+    assert done.exit_code == 2 and "'nonsense' is none of sum, min, " in done.stderr
     done = run("diff", file, file, "--plot-of", "mean")
     assert done.exit_code == 2 and "name a file with --plot" in done.stderr
+    assert run("diff", file, file, "--top", -1).exit_code == 2
 
 
 def test_show(file: Path) -> None:

@@ -265,8 +265,8 @@ def test_misuse(file: Path, tmp_path: Path, words: tuple[str, ...], said: str) -
     "words",
     [
         [], ["--plot-of", "zd"], ["--plot-of", "zd", "--plot-of", "entropy"], ["--plot-kind", "heatmap"],
-        ["--plot-kind", "lines", "--plot-of", "max"], ["--plot-kind", "channels"], ["--plot-kind", "experts"],
-        ["--plot-kind", "channels", "--tensor", "blk.0.attn_q"],
+        ["--plot-kind", "lines", "--plot-of", "entropy_norm_pct"], ["--plot-kind", "channels"],
+        ["--plot-kind", "experts"], ["--plot-kind", "channels", "--tensor", "blk.0.attn_q"],
     ],
 )  # fmt: skip
 def test_plot(file: Path, tmp_path: Path, words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def test_trouble_names_the_output_and_not_the_temporary_file(tmp_path: Path) -> 
     with pytest.raises(OSError) as trouble, atomic_output(tmp_path / ("x" * 300)):
         pass
     assert trouble.value.filename == str(tmp_path / ("x" * 300))
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_output(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as trouble, atomic_output(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert trouble.value.filename == str(tmp_path / "out") and list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError) as trouble, atomic_output(tmp_path / "out"):
+        raise OSError(errno.EIO, "reading an input")
+    assert trouble.value.filename is None
 
 
 def test_a_name_may_have_all_the_bytes_that_a_folder_takes(tmp_path: Path) -> None:
