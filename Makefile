@@ -1,4 +1,5 @@
-# make demo: a venv, an install, and the main job on the small model in examples/.
+# make demo: a venv, an install, and the main job on the small model in examples/; llama-cpp-python measures what comes
+# out and is built from source (several minutes). Where it does not build, the demo goes without measuring.
 # make test: what the tests need, llama-cpp-python too (built from source: several minutes), and all of them.
 PYTHON ?= python3
 VENV   ?= .venv
@@ -30,7 +31,7 @@ $(BIN)/python:
 SOURCES := $(shell find gguftool native -name '*.py' -o -name '*.[ch]' -o -path '*/page/*') pyproject.toml CMakeLists.txt
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install -q .
+	$(BIN)/pip install -q '.[llama,report]' || $(BIN)/pip install -q '.[report]'
 	touch $@
 
 $(VENV)/.tested: $(SOURCES) | $(BIN)/python

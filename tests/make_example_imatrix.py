@@ -3,9 +3,10 @@
     python tests/make_example_imatrix.py
 
 builds the corpus of calibration/offline.toml, runs the example model over it, and writes
-examples/prose-llama-11m.offline.imatrix.gguf. Chunks, BOS and the tensors that count are llama-imatrix's: every matrix
-multiplication of a weight named ``blk.*``, all tokens of every whole chunk. Sums are added in float64. That it
-collects the same is seen where llama-imatrix's own result is at hand (200 chunks: every channel within 0.04 %):
+examples/prose-llama-11m.offline.imatrix.gguf, and beside it offline-holdout.txt, what the corpus keeps apart. Chunks,
+BOS and the tensors that count are llama-imatrix's: every matrix multiplication of a weight named ``blk.*``, all tokens
+of every whole chunk. Sums are added in float64. That it collects the same is seen where llama-imatrix's own result is
+at hand (200 chunks: every channel within 0.04 %):
 
     python tests/make_example_imatrix.py --text ../shared/text/calibration.txt --chunks 200 -o again.gguf
     gguftool imatrix diff ../shared/imatrix/prose-llama-11m.imatrix.gguf again.gguf
@@ -189,18 +190,20 @@ def main() -> None:
     if options.text:
         dataset, text = options.text.name, options.text.read_text("utf-8")
     else:
-        dataset, text = f"calibration/{options.mix.name}", built_from(options.mix)
+        dataset, text = f"calibration/{options.mix.name}", built_from(options.mix, options.output.parent)
     found = collect(options.model, text, chunks=options.chunks, threads=options.threads)
     matrices = matrices_of(found, dataset)
     write_imatrix(options.output, matrices, "gguf", overwrite=True)
     print(f"{options.output.name}: {len(found)} tensors, {matrices.chunk_count} chunks of {CHUNK_SIZE} tokens")
 
 
-def built_from(mix: Path) -> str:
-    """The corpus that a mix gives."""
+def built_from(mix: Path, beside: Path) -> str:
+    """The corpus that a mix gives; its hold-out goes into the folder."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
-        build_calibration(mix, corpus)
+        built = build_calibration(mix, corpus)
+        assert built.holdout is not None
+        (beside / f"{mix.stem}-holdout.txt").write_bytes(built.holdout.read_bytes())
         return corpus.read_text("utf-8")
 
 
