@@ -156,6 +156,9 @@ def _jsonl(lines: Iterable[str], source: Source, path: Path) -> Iterator[str]:
             continue
         try:
             record = json.loads(line)
+        except json.JSONDecodeError as trouble:
+            where = f"line {number}, character {trouble.pos + 1}"
+            raise MixError(f"{path}: {where}: not JSON: {trouble.msg}") from None
         except (ValueError, RecursionError) as trouble:
             raise MixError(f"{path}: line {number}: not JSON: {trouble}") from None
         yield _record(record, source, path, f"line {number}")

@@ -109,7 +109,7 @@ def build_calibration(
     corpus = _joined(order, texts, recipe.separator)
     holdout = _joined(apart_order, texts, recipe.separator)
     if not corpus:
-        raise MixError(f"{mix}: nothing is left for the corpus: all documents are too short or duplicates")
+        raise MixError(f"{mix}: {_why_empty(recipe, survey)}")
     reports = _reports(recipe, survey, chosen, held, set(apart_order))
     found = Calibration(
         recipe.name,
@@ -228,6 +228,14 @@ def _joined(units: Sequence[Unit], texts: dict[Unit, str], separator: str) -> by
     return (separator.join(texts[unit] for unit in units) + ("\n" if units else "")).encode("utf-8", "replace")
 
 
+def _why_empty(mix: Mix, survey: _Survey) -> str:
+    least = min((unit.nbytes for units in survey.units for unit in units), default=None)
+    if least is None:
+        return "nothing is left for the corpus: all documents are too short or duplicates"
+    size = f" of {mix.size:,} bytes" if mix.size else ""
+    return f"no document fits a corpus{size}, the smallest has {least:,}: raise size, or lower max_chars or join_chars"
+
+
 def _reports(
     mix: Mix,
     survey: _Survey,
@@ -269,7 +277,9 @@ def _warnings(mix: Mix, reports: Sequence[SourceReport]) -> tuple[str, ...]:
                 "their words in a row stand in the corpus"
             )
     if mix.holdout and not any(report.held_out for report in reports):
-        said.append("the hold-out is empty: there are too few documents; split them, or lower max_chars")
+        said.append(
+            "the hold-out is empty: no document fits its share; raise holdout or size, or lower max_chars or join_chars"
+        )
     if not any(source.licence for source in mix.sources):
         said.append("no source names its licence")
     return tuple(said)

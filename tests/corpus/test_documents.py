@@ -99,7 +99,7 @@ def test_parquet(tmp_path: Path) -> None:
     [
         ("a.txt", b"good\nb\xe4d", "at byte 6: not UTF-8"),
         ("a.txt", b"go\0od", "a NUL: this is no text"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2, character 10: not JSON: Expecting value"),
         ("a.jsonl", b"[1]\n", "line 1: no field 'text'"),
         ("a.jsonl", b'{"body": "a"}\n', "line 1: no field 'text'; it has body: set field"),
         ("a.jsonl", b'{"text": 7}\n', "field 'text': neither text nor a list of messages"),

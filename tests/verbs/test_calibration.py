@@ -136,7 +136,7 @@ def test_without_holdout_and_size_everything_is_used(folder: Path) -> None:
 def test_nothing_appears_when_something_is_wrong(folder: Path) -> None:
     before = sorted(folder.iterdir())
     (folder / "records.jsonl").write_text('{"text": "fine"}\n{"text"')
-    with pytest.raises(MixError, match="line 2: not JSON"):
+    with pytest.raises(MixError, match="line 2, character 8: not JSON: Expecting"):
         build_calibration(folder / "mix.toml", folder / "calib.txt")
     (folder / "records.jsonl").write_text("")
     with pytest.raises(UsageError, match="is a source of the mix"):
@@ -145,6 +145,9 @@ def test_nothing_appears_when_something_is_wrong(folder: Path) -> None:
         build_calibration(folder / "mix.toml", folder / "mix.toml", overwrite=True)
     with pytest.raises(FileExistsError):
         build_calibration(folder / "mix.toml", folder / "lines.txt")
+    (folder / "mix.toml").write_text(MIX.replace("60 KB", "9 B"))
+    with pytest.raises(MixError, match=r"no document fits a corpus of 9 bytes, the smallest has \d+: raise size"):
+        build_calibration(folder / "mix.toml", folder / "calib.txt")
     (folder / "lines.txt").write_text("")
     with pytest.raises(MixError, match="nothing is left"):
         build_calibration(folder / "mix.toml", folder / "calib.txt")
