@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -22,16 +22,21 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def check_output(target: Path, *, overwrite: bool = False) -> None:
-    """Nothing; OSError, and its children, if ``atomic_output`` could not write there. Makes no file."""
+def check_output(target: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Nothing; OSError, and its children, if ``atomic_output`` could not write there. Makes no file.
+
+    ``inputs`` are files that are not overwritten either way.
+    """
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "the output is a folder", str(target))
     if target.exists():
         if not target.is_file():
             raise OSError(errno.EINVAL, "this is no regular file: an output must lie on a disk", str(target))
+        if any(os.path.exists(source) and os.path.samefile(target, source) for source in inputs):
+            raise FileExistsError(errno.EEXIST, "the output is an input: name another file", str(target))
         if not overwrite:
             raise FileExistsError(errno.EEXIST, "exists already: choose another name, or use --force", str(target))
-    if not target.parent.is_dir():
+    if not Path(os.path.realpath(target)).parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
 
 
@@ -44,8 +49,9 @@ def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Bina
     """
     target = Path(path)
     check_output(target, overwrite=overwrite)
-    name = os.fsencode(target.name)[:200].decode("utf-8", "ignore")
-    temporary = target.with_name(f".{name}.{os.urandom(4).hex()}.tmp")
+    final = Path(os.path.realpath(target))  # a rename onto a link would replace the link, /dev/stdout too
+    name = os.fsencode(final.name)[:200].decode("utf-8", "ignore")
+    temporary = final.with_name(f".{name}.{os.urandom(4).hex()}.tmp")
     try:
         file = temporary.open("xb")
     except OSError as trouble:
@@ -55,10 +61,10 @@ def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Bina
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        temporary.replace(final)
     except BaseException as trouble:
         temporary.unlink(missing_ok=True)
         if isinstance(trouble, OSError) and trouble.filename is None and trouble.errno in _NO_ROOM:
             raise OSError(trouble.errno, trouble.strerror, str(target)) from None
         raise
-    sync_folder(target.parent)
+    sync_folder(final.parent)

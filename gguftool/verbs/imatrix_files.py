@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguftool.errors import UsageError
+from gguftool.format.atomic import check_output
 from gguftool.imatrix.combine import merge
 from gguftool.imatrix.contents import CHUNK_SIZE, several
 from gguftool.imatrix.file import Imatrix, open_imatrix
@@ -122,8 +123,7 @@ def target(
     form = format_of(place, output_format)
     if place.exists() and any(os.path.exists(source) and os.path.samefile(place, source) for source in sources):
         raise UsageError(f"{place}: the output is an input: name another file")
-    if place.exists() and not overwrite:
-        raise FileExistsError(17, "exists already: choose another name, or use --force", str(place))
+    check_output(place, overwrite=overwrite)
     return place, form
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gguftool.format.atomic import atomic_output
+from gguftool.format.atomic import atomic_output, check_output
 
 
 def test_it_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -85,3 +85,21 @@ def test_a_name_may_have_all_the_bytes_that_a_folder_takes(tmp_path: Path) -> No
     with atomic_output(target) as file:
         file.write(b"x")
     assert target.read_bytes() == b"x"
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "in").touch()
+    (tmp_path / "link").symlink_to("in")
+    with pytest.raises(FileExistsError, match="is an input"):
+        check_output(tmp_path / "link", overwrite=True, inputs=[tmp_path / "in", tmp_path / "missing"])
+    check_output(tmp_path / "other", inputs=[tmp_path / "in"])
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/file")
+    for text in (b"first", b"second"):
+        with atomic_output(tmp_path / "link", overwrite=text == b"second") as file:
+            file.write(text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "folder" / "file").read_bytes() == text
