@@ -96,7 +96,8 @@ def repair(src: str, dst: str, style: str, **options: Any) -> None:
     Mean and neighbour have none for ffn_down and attn_output, whose channels mean something else in every layer and
     expert. Each repair is listed, and noted in OUT. A stand-in counts as one token, so that later merges forget it.
     """
-    from gguftool.show.tables import Column, ranges, render
+    from gguftool.format.names import ranges
+    from gguftool.show.tables import Column, render
     from gguftool.verbs.imatrix_repair import repair_imatrix
 
     found = repair_imatrix(src, dst, **options)

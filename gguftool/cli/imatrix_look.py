@@ -160,7 +160,8 @@ def _cells(columns: Sequence[Column], rows: Sequence[Any]) -> list[list[Any]]:
 
 
 def _show_file(found: Shown, style: str) -> None:
-    from gguftool.show.tables import Column, printable, ranges, render, size_text
+    from gguftool.format.names import ranges
+    from gguftool.show.tables import Column, printable, render, size_text
 
     _say(found)
     columns = [
@@ -293,8 +294,9 @@ def _coverage_lines(found: Coverage) -> list[str]:
 
 
 def _show_sparse(found: Coverage, style: str) -> None:
+    from gguftool.format.names import ranges
     from gguftool.imatrix.coverage import place
-    from gguftool.show.tables import Column, ranges, render
+    from gguftool.show.tables import Column, render
 
     if not found.sparse:
         return
@@ -332,8 +334,8 @@ def _show_against(held: Against, style: str) -> None:
 
 def _by_kind(what: str, held: Sequence[tuple[str, str]]) -> list[list[Any]]:
     """Rows of (name, note) that differ in their layer alone joined into one."""
+    from gguftool.format.names import ranges
     from gguftool.imatrix.coverage import place
-    from gguftool.show.tables import ranges
 
     groups: dict[tuple[str, str, str], list[int]] = {}
     for name, note in held:

@@ -12,8 +12,9 @@ import click
 
 from gguftool.errors import UsageError
 from gguftool.format.metadata import MetaValue, ValueType
+from gguftool.format.names import ranges
 from gguftool.format.reader import TensorInfo
-from gguftool.show.tables import Column, printable, ranges, render, size_text
+from gguftool.show.tables import Column, printable, render, size_text
 from gguftool.verbs.info import ModelInfo, as_json, info, json_number, tensor_groups
 
 _CLIP = 76

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguftool.cli.notices import say
-from gguftool.cli.plan_prune import as_json, planned, prune_options, tables
+from gguftool.cli.plan_prune import PRUNE_ONLY, as_json, planned, prune_options, tables
 from gguftool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,6 +126,12 @@ def command(
     from gguftool.plan.steps import parse_step
     from gguftool.verbs.plan import plan_from_statistics
 
+    if output is not None:  # measuring can take hours
+        from gguftool.format.atomic import check_output
+
+        inputs = [p for p in (imatrix, options["model"], options["text"]) if p is not None]
+        check_output(output, overwrite=options["force"], inputs=inputs)
+    _check_unused(ctx, options)
     asked = {n: options[n] for n in ("by", "reverse", "budget_bpw", "model", "kinds", "tensor", "tensor_type")}
     asked["steps"] = [parse_step(*step) for step in ctx.meta["steps"]]
     pruning = None
@@ -149,6 +155,15 @@ def command(
 
     write_text(output, text, force=options["force"])
     click.echo(f"{output}: {_summary(plan, target)}")
+
+
+def _check_unused(ctx: click.Context, options: dict[str, Any]) -> None:
+    """UsageError for options of a pruning plan without --prune, which would do nothing."""
+    if options["prune"] is not None:
+        return
+    for name, said in PRUNE_ONLY.items():
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise UsageError(f"{said} belongs to a pruning plan: add --prune N, or leave it out")
 
 
 def _summary(plan: StatisticsPlan, target: str) -> str:

@@ -12,9 +12,21 @@ import click
 from gguftool.errors import UsageError
 
 if TYPE_CHECKING:
+    from gguftool.llama.perplexity import Divergence
     from gguftool.verbs.prune_plan import PrunePlan, Way
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+#: Options that mean nothing without --prune, by the names of their parameters.
+PRUNE_ONLY = {
+    "text": "--file",
+    "chunks": "--chunks",
+    "candidates": "--candidates",
+    "threads": "--threads",
+    "keep_layers": "--keep-layers",
+    "protect": "--protect",
+}
 
 
 def prune_options(function: _Command) -> _Command:
@@ -38,15 +50,16 @@ def planned(imatrix: Path, type_name: str, asked: dict[str, Any], options: dict[
     """The pruning plan that the options ask for; the candidates are measured if there is a text."""
     from tqdm import tqdm
 
+    from gguftool.cli.running import terminable
     from gguftool.plan.layers import parse_layers
     from gguftool.verbs.prune_plan import Trial, plan_pruning
 
-    keep = parse_layers(options["keep_layers"]) if options["keep_layers"] else ()
+    keep = parse_layers(options["keep_layers"], "--keep-layers") if options["keep_layers"] else ()
     trial = None
     if options["text"] is not None:
         threads = options["threads"] or os.cpu_count() or 1
         trial = Trial(options["text"], options["chunks"], candidates=options["candidates"], threads=threads)
-    with tqdm(disable=None if trial else True, leave=False, unit="model") as bar:
+    with terminable(), tqdm(disable=None if trial else True, leave=False, unit="model") as bar:
 
         def step(name: str) -> None:
             bar.set_description(name)
@@ -60,7 +73,8 @@ def planned(imatrix: Path, type_name: str, asked: dict[str, Any], options: dict[
 
 def tables(plan: PrunePlan) -> str:
     """The layers ranked, the candidates measured, and the two ways to the same size, for people."""
-    from gguftool.show.tables import Column, ranges, render
+    from gguftool.format.names import ranges
+    from gguftool.show.tables import Column, render
 
     gone = set(plan.chosen)
     layers = render(
@@ -94,14 +108,18 @@ def as_json(plan: PrunePlan) -> dict[str, Any]:
         "prune_layers": list(plan.chosen),
         "layers": [{k: None if v != v else v for k, v in asdict(row).items()} for row in plan.layers],
         "candidates": [
-            {"layers": list(c.layers), "score": c.score, "kld": c.divergence and c.divergence.kld.value}
-            for c in plan.candidates
+            {"layers": list(c.layers), "score": c.score, **_measured(c.divergence)} for c in plan.candidates
         ],
-        "ways": {
-            name: way and {"bytes": way.plan.nbytes, "kld": way.divergence and way.divergence.kld.value}
-            for name, way in ways.items()
-        },
+        "ways": {name: way and {"bytes": way.plan.nbytes, **_measured(way.divergence)} for name, way in ways.items()},
+        "why_not": plan.why_not or None,
     }
+
+
+def _measured(found: Divergence | None) -> dict[str, float | None]:
+    """The divergence by the names that `gguftool kld` gives its figures."""
+    if found is None:
+        return {"kld": None, "kld_error": None}
+    return {"kld": found.kld.value, "kld_error": found.kld.error}
 
 
 def _way(way: Way) -> list[Any]:

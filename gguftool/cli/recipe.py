@@ -94,7 +94,7 @@ def convert(
     read = _read(recipe, type_name)
     text = convert_recipe(read, target, compat=compat, model=model)
     say((*read.warnings, *counts_along(target, read.file_type, model is not None)))
-    _put(text, output, force=force)
+    _put(text, output, force=force, inputs=(model,) if model is not None else ())
 
 
 @command.command("extract")
@@ -107,22 +107,23 @@ def extract(model: Path, target: str, type_name: str | None, output: Path | None
     """The recipe that MODEL was made with: the TYPE that explains most, and the fewest rules for the rest."""
     from gguftool.verbs.recipe import extract_recipe, extracted_text
 
-    _put(extracted_text(extract_recipe(model, type_name), target, model), output, force=force)
+    _put(extracted_text(extract_recipe(model, type_name), target, model), output, force=force, inputs=(model,))
 
 
-def write_text(path: Path, text: str, *, force: bool) -> None:
-    """Writes the text into the file, whole or not at all; over an existing one only with ``force``."""
-    from gguftool.format.atomic import atomic_output
+def write_text(path: Path, text: str, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Writes the text into the file, whole or not at all; over an existing one only with ``force``, never an input."""
+    from gguftool.format.atomic import atomic_output, check_output
 
+    check_output(path, overwrite=force, inputs=inputs)
     with atomic_output(path, overwrite=force) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
-def _put(text: str, output: Path | None, *, force: bool) -> None:
+def _put(text: str, output: Path | None, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
     if output is None:
         click.echo(text, nl=False)
     else:
-        write_text(output, text, force=force)
+        write_text(output, text, force=force, inputs=inputs)
         click.echo(f"{output}: written")
 
 

@@ -1,8 +1,9 @@
-"""Names of tensors and of shard files: what they say, and how a layer's number is changed in them."""
+"""Names of tensors and of shard files: what they say, how a layer's number is changed in them, layers for people."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _LAYER = re.compile(r"^((?:.*?\.)?blk)\.(0|[1-9][0-9]*)\.")
@@ -45,3 +46,14 @@ def parse_shard_name(path: str | Path) -> tuple[str, int, int] | None:
         return None
     index, count = int(found[2]) - 1, int(found[3])
     return (str(Path(path).with_name(found[1])), index, count) if 0 <= index < count else None
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in ascending order the short way: 0-3,7,10-11."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

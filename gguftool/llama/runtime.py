@@ -49,6 +49,11 @@ def _library() -> Any:
     return llama_cpp
 
 
+def require() -> None:
+    """Nothing, or RuntimeUnavailable without llama-cpp-python: to be asked before long work for it."""
+    _library()
+
+
 def _last_words() -> str:
     lines = [line.strip() for line in "".join(_log).splitlines() if "error" in line.lower() or "fail" in line.lower()]
     return lines[0] if lines else "libllama gave no reason"

@@ -99,6 +99,8 @@ def choose(
     """
     if budget_bpw is not None and not tensors.facts:
         raise UsageError("--budget-bpw needs the shapes: give the model with --model")
+    if budget_bpw is not None and not (0 < budget_bpw < math.inf):
+        raise UsageError(f"--budget-bpw {budget_bpw:g}: give bits per weight, a number above 0 such as 4.8")
     maker = _Maker(ranked, file_type, tensors)
     if budget_bpw is None:
         taken = assigned(ranked, steps)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gguftool.errors import PlanError, UsageError
 from gguftool.format.metadata import Metadata, MetaValue
-from gguftool.format.names import layer_of, rename_layer
+from gguftool.format.names import layer_of, ranges, rename_layer
 from gguftool.format.reader import TensorInfo
 from gguftool.plan.archfacts import aspects_of, known, kv_owner
 from gguftool.plan.layermeta import cut_array, layers_by_number, per_layer_arrays, stack_of, written
@@ -85,17 +85,17 @@ def new_names(names: Iterable[str], layers: Collection[int]) -> Callable[[str], 
     return LayerPruning(tuple(sorted(layers)), tuple(kept), renumber, {}, (), ()).new_name
 
 
-def parse_layers(text: str) -> tuple[int, ...]:
+def parse_layers(text: str, what_for: str = "layers to prune") -> tuple[int, ...]:
     """The layer numbers of a list like "3,7,10-14", ascending, each once; UsageError for anything else."""
     layers: set[int] = set()
     for item in text.split(","):
         match = _ITEM.fullmatch(item.strip())
         if not match:
             what = f"{item.strip()!r} is no layer number" if item.strip() else "an item is empty"
-            raise UsageError(f"layers to prune {text!r}: {what}; write numbers and ranges like 3,7,10-14")
+            raise UsageError(f"{what_for} {text!r}: {what}; write numbers and ranges like 3,7,10-14")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise UsageError(f"layers to prune {text!r}: the range {item.strip()} runs backwards; write {last}-{first}")
+            raise UsageError(f"{what_for} {text!r}: the range {item.strip()} runs backwards; write {last}-{first}")
         layers.update(range(first, last + 1))
     return tuple(sorted(layers))
 
@@ -346,17 +346,6 @@ def _slab_ranges(kept: Sequence[int], slab: int) -> tuple[tuple[int, int], ...]:
         else:
             joined.append((start, stop))
     return tuple(joined)
-
-
-def ranges(layers: Sequence[int]) -> str:
-    """Layer numbers the short way: 3,7,10-14. ``parse_layers`` reads it back."""
-    parts: list[list[int]] = []
-    for i in layers:
-        if parts and parts[-1][1] == i - 1:
-            parts[-1][1] = i
-        else:
-            parts.append([i, i])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
 def _entry(metadata: Metadata, name: str) -> MetaValue | None:

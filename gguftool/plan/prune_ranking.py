@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from gguftool.errors import UsageError
+from gguftool.format.names import ranges
 from gguftool.imatrix.figures import LayerStatistics
 
 _NAN = math.nan
@@ -57,6 +58,10 @@ def rank_layers(
     rows = [row for row in layers if row.stack == "blk" and row.mtp is None]
     if not rows:
         raise UsageError("no tensor of the importance matrix lies in a layer: there is nothing to prune")
+    if protect_first < 0 or protect_last < 0:
+        raise UsageError(f"protect {protect_first},{protect_last}: a number of layers is 0 or more")
+    if missing := sorted(set(keep) - {row.layer for row in rows}):
+        raise UsageError(f"layers to keep {ranges(missing)}: there are {ranges([row.layer for row in rows])}")
     after = {rows[i].layer: rows[i + 1] for i in range(len(rows) - 1)}
     found = [
         RankedLayer(
@@ -81,9 +86,11 @@ def prune_lists(
     """
     free = [row for row in ranked if not row.protected and not math.isnan(row.score)]
     if count < 1 or count > len(free):
+        way_out = f"prune from 1 to {len(free)}" if free else "none can be pruned"
+        held = len(ranked) - len(free)
         raise UsageError(
-            f"{count} layers are to go, but {len(free)} of {len(ranked)} may: prune from 1 to {len(free)}, "
-            "or protect fewer with --protect"
+            f"{count} layers are to go, but {len(free)} of {len(ranked)} may: {way_out}"
+            + (", or protect fewer with --protect and --keep-layers" if held and count > 0 else "")
         )
     width = count
     while width < len(free) and math.comb(width + 1, count) <= _MOST_LISTS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gguftool.format.names import layer_of, tensor_kind
+from gguftool.format.names import layer_of, ranges, tensor_kind
 from gguftool.format.quanttypes import QuantType
 from gguftool.plan.from_statistics import Choice, Choices
 from gguftool.recipe.compress import Compressed, Merged, fewest_rules
@@ -139,11 +139,4 @@ def _places(names: Iterable[str]) -> str:
 
 
 def _layers(layers: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for n in sorted(set(layers)):
-        if runs and n == runs[-1][-1] + 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"layer{'s' if len(set(layers)) > 1 else ''} {text}"
+    return f"layer{'s' if len(set(layers)) > 1 else ''} {ranges(sorted(set(layers)))}"

@@ -40,23 +40,32 @@ def assigned(ranked: Sequence[Ranked], steps: Sequence[Step]) -> dict[str, Step]
     """The step of every tensor that one reaches, by name.
 
     Steps of one direction follow one another: the first takes the most (or least) important, the next those after it.
-    Shares are added up before they are rounded, so ten steps of 10 % take all. UsageError where steps from both ends
-    meet.
+    Shares are added up before they are rounded, so ten steps of 10 % take all. Where both directions claim the tensor
+    in the middle, as 50 % and 50 % of three do, it goes up. UsageError where they claim more than there are.
     """
     found: dict[str, Step] = {}
     for kind in sorted({(r.stack, r.kind) for r in ranked}):
         members = sorted((r for r in ranked if (r.stack, r.kind) == kind and r.rank), key=lambda r: r.rank)
+        claimed = {up: sum(_amount(s, len(members)) for s in steps if s.up == up) for up in (True, False)}
+        end = {True: len(members), False: len(members)}
+        if sum(claimed.values()) <= len(members) + 1e-9:
+            end[False] -= _round(claimed[True])
         for up in (True, False):
             ordered = members if up else members[::-1]
             start = share = 0.0
             for step in (s for s in steps if s.up == up):
-                share += step.amount * len(members) / 100 if step.percent else step.amount
-                for r in ordered[_round(start) : _round(share)]:
+                share += _amount(step, len(members))
+                for r in ordered[_round(start) : min(_round(share), end[up])]:
                     if r.name in found:
                         raise UsageError(f"the steps up and down meet in {r.kind}: give smaller shares")
                     found[r.name] = step
                 start = share
     return found
+
+
+def _amount(step: Step, n: int) -> float:
+    """How many of ``n`` tensors the step takes, before rounding."""
+    return step.amount * n / 100 if step.percent else step.amount
 
 
 def idle(ranked: Sequence[Ranked], steps: Sequence[Step], taken: dict[str, Step]) -> list[str]:

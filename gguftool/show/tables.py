@@ -65,17 +65,6 @@ def size_text(nbytes: int) -> str:
     return f"{nbytes / (1 << 30):.3f} GiB"
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers in ascending order for people: 0-3,7,10-11."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
 def _cell(column: Column, value: Any) -> str:
     if _missing(value):
         return "-"

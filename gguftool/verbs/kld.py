@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from gguftool.errors import UsageError
 from gguftool.format.reader import open_model
 from gguftool.llama.perplexity import Divergence, Perplexity, divergence, perplexity
+from gguftool.llama.runtime import require
 from gguftool.verbs.quantize import quantize
 
 
@@ -39,15 +40,9 @@ def kld(
     does not read it. ``progress(model, chunk, n_chunks)`` is called after every chunk. RuntimeUnavailable without
     llama-cpp-python, RuntimeFailure where libllama refuses a file, UsageError for a text that is too short.
     """
-    if n_ctx < 4 or (chunks is not None and chunks < 1) or threads < 1:
-        raise UsageError(
-            f"{n_ctx} tokens per chunk, {'all' if chunks is None else chunks} chunks, {threads} threads: "
-            "at least 4, 1 and 1 are needed"
-        )
+    check_measuring(text, n_ctx, chunks, threads)
     for path in (*models, *(() if base is None else (base,))):
         open_model(path).close()  # a file that is damaged is told of in our words, and before the work
-    if n_ctx > Path(text).stat().st_size:
-        raise UsageError(f"{text}: the text is shorter than one chunk of {n_ctx} tokens: give more, or smaller chunks")
     words = Path(text).read_text(encoding="utf-8", errors="surrogateescape")
     found = []
     with ExitStack() as kept:
@@ -66,6 +61,18 @@ def kld(
                     result = divergence(run, other, words, n_ctx=n_ctx, chunks=chunks, threads=threads, progress=step)
             found.append(Measured(path, path.stat().st_size, result))
     return found
+
+
+def check_measuring(text: str | Path, n_ctx: int, chunks: int | None, threads: int) -> None:
+    """Nothing, or what ``kld`` would raise for these, whatever the models: RuntimeUnavailable, UsageError, OSError."""
+    if n_ctx < 4 or (chunks is not None and chunks < 1) or threads < 1:
+        raise UsageError(
+            f"{n_ctx} tokens per chunk, {'all' if chunks is None else chunks} chunks, {threads} threads: "
+            "at least 4, 1 and 1 are needed"
+        )
+    if n_ctx > Path(text).stat().st_size:
+        raise UsageError(f"{text}: the text is shorter than one chunk of {n_ctx} tokens: give more, or smaller chunks")
+    require()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from gguftool.errors import PlanError, RecipeError, UsageError
 from gguftool.format.metadata import Metadata
-from gguftool.format.names import layer_of, parse_shard_name, tensor_kind
+from gguftool.format.names import layer_of, parse_shard_name, ranges, tensor_kind
 from gguftool.format.quanttypes import QuantType
 from gguftool.format.reader import open_model
 from gguftool.imatrix.file import Imatrix, open_imatrix
 from gguftool.imatrix.statistics import tensor_statistics
 from gguftool.plan.from_statistics import Choices, choose
 from gguftool.plan.importances import Importances
-from gguftool.plan.layers import new_names, ranges
+from gguftool.plan.layers import new_names
 from gguftool.plan.layers import prune_layers as prune_layers_of
 from gguftool.plan.quantmap import Known, rules_for
 from gguftool.plan.ranking import CRITERIA, Ranked, ranking
@@ -213,7 +213,7 @@ def plan_from_statistics(
         entries = _entries(known, stored, _listed(kinds), tensor)
         ranked = ranking(entries, rows, by, reverse=reverse)
         choices = choose(ranked, every, file_type, known, by=by, reverse=reverse, budget_bpw=budget_bpw)
-        warnings = (*remarks, *stored.warnings, *notes, *_experts(rows, ranked), *choices.notes)
+        warnings = (*remarks, *stored.warnings, *header.notes, *notes, *_experts(rows, ranked), *choices.notes)
         return StatisticsPlan(
             file_type,
             choices,
@@ -249,24 +249,29 @@ def _steps(direction: str, given: Sequence[Any]) -> list[Step]:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a model's header says once layers are gone; without a model only the names are new."""
+    """What a model's header says once layers are gone; without a model only the names are new. Notes on the rest."""
 
     new_name: Callable[[str], str | None]
     metadata: Metadata | None = None
     tensors: tuple[TensorFacts, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def _header(model: Path | None, imatrix: Imatrix, gone: tuple[int, ...]) -> _Header:
     if model is None:
         return _Header(new_names(imatrix.names, gone))
     with open_model(model) as opened:
+        notes = tuple(_beyond(imatrix, [t.name for t in opened.tensors]))
+        if not gone:
+            facts = tuple(TensorFacts(t.name, t.shape, t.type) for t in opened.tensors)
+            return _Header(lambda name: name, opened.metadata, facts, notes)
         pruning = prune_layers_of(opened.metadata, opened.tensors, gone)
         tensors = []
         for t in opened.tensors:
             name = pruning.new_name(t.name)
             if name is not None:
                 tensors.append(TensorFacts(name, pruning.shape(t.name, t.shape), t.type))
-        return _Header(pruning.new_name, opened.metadata.replaced(pruning.edits), tuple(tensors))
+        return _Header(pruning.new_name, opened.metadata.replaced(pruning.edits), tuple(tensors), notes)
 
 
 def _known(
@@ -304,6 +309,18 @@ def _strangers(tensors: Sequence[TensorFacts], imatrix: Imatrix) -> list[str]:
         if found and len(t.shape) > 1 and not importances.fits(found[0], math.prod(t.shape[:-2]), t.n_cols):
             odd.append(t.name)
     return [f"{len(odd)} entries of the imatrix are of other sizes than the model's, such as {odd[0]}"] if odd else []
+
+
+def _beyond(imatrix: Imatrix, model: Iterable[str]) -> list[str]:
+    """A line where the importance matrix, before pruning, has layers that the model has not."""
+    beyond = sorted(_blocks(imatrix.names) - _blocks(model))
+    return (
+        [f"the imatrix has layers {ranges(beyond)}, which the model has not: is it another model's?"] if beyond else []
+    )
+
+
+def _blocks(names: Iterable[str]) -> set[int]:
+    return {found[1] for name in names if (found := layer_of(name)) is not None and found[0] == "blk"}
 
 
 def _without_model(imatrix: Imatrix, pins: Sequence[Rule]) -> tuple[Known, tuple[str, ...]]:

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from gguftool.errors import PlanError, UsageError
+from gguftool.format.names import ranges
 from gguftool.format.reader import open_model
 from gguftool.imatrix.file import open_imatrix
 from gguftool.imatrix.layers import layer_statistics
 from gguftool.imatrix.statistics import tensor_statistics
 from gguftool.llama.perplexity import Divergence
-from gguftool.plan.layers import prune_layers, ranges
+from gguftool.plan.layers import prune_layers
 from gguftool.plan.prune_ranking import RankedLayer, prune_lists, rank_layers
 from gguftool.verbs.copy import copy
-from gguftool.verbs.kld import kld
+from gguftool.verbs.kld import check_measuring, kld
 from gguftool.verbs.plan import StatisticsPlan, plan_from_statistics
 from gguftool.verbs.quantize import quantize
 
@@ -106,6 +107,8 @@ def plan_pruning(
         raise UsageError("to measure what pruning does, give the model with --model")
     if trial is not None and trial.candidates < 1:
         raise UsageError(f"{trial.candidates} candidates: at least one list of layers has to be tried")
+    if trial is not None:
+        check_measuring(trial.text, trial.n_ctx, trial.chunks, trial.threads)
     with open_imatrix(imatrix) as stored:
         rows = tensor_statistics(stored.with_experts(stored.inferred_experts()))
     ranked = rank_layers(layer_statistics(rows), protect_first=protect[0], protect_last=protect[1], keep=keep)

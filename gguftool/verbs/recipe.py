@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguftool.errors import PlanError, RecipeError
-from gguftool.format.names import layer_of, tensor_kind
+from gguftool.format.names import layer_of, ranges, tensor_kind
 from gguftool.format.quanttypes import QuantType
 from gguftool.format.reader import open_model
 from gguftool.imatrix.file import open_imatrix
@@ -220,18 +220,8 @@ def places(names: Sequence[str]) -> str:
         layers.setdefault(tensor_kind(name), []).extend([found[1]] if found else [])
     groups: dict[str, list[str]] = {}
     for kind, numbers in layers.items():
-        groups.setdefault(_runs(sorted(set(numbers))), []).append(kind)
+        groups.setdefault(ranges(sorted(set(numbers))), []).append(kind)
     return "; ".join(f"{', '.join(kinds)} {text}".rstrip() for text, kinds in groups.items())
-
-
-def _runs(numbers: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][-1] + 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
 
 def convert_recipe(

@@ -116,6 +116,10 @@ def test_tensors_fixed_by_hand_and_kinds_left_alone(files: tuple[Path, Path]) ->
         (["--up", "1:banana"], "banana"),
         ([], "nothing to do"),
         (["--budget-bpw", "4"], "--model"),
+        (["--up", "1:q6_k", "--protect", "2,2"], "--protect belongs to a pruning plan"),
+        (["--up", "1:q6_k", "-f", "text.txt"], "--file belongs to a pruning plan"),
+        (["--prune", "1", "--keep-layers", "1,x"], "--keep-layers '1,x'"),
+        (["--prune", "1", "--keep-layers", "9"], "layers to keep 9: there are 0-7"),
     ],
 )
 def test_misuse_is_one_line(files: tuple[Path, Path], words: list[str], says: str) -> None:
@@ -148,3 +152,23 @@ def test_gates_that_ik_records_as_up_get_rules_too(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "ffn_(gate|up)" in done.stdout
     assert "sees the same input" in done.stderr
+
+
+def test_an_output_is_checked_before_the_work_and_never_an_input(files: tuple[Path, Path], tmp_path: Path) -> None:
+    imatrix, model = files
+    before = imatrix.read_bytes()
+    words = [imatrix, "q4_k_m", "--up", "1:q6_k", "--model", model, "--force", "-o"]
+    for path in (imatrix, model):
+        done = plan(*words, path)
+        assert (done.exit_code, done.output.count("\n"), "is an input" in done.output) == (1, 1, True)
+    assert imatrix.read_bytes() == before
+    done = plan(*words, tmp_path / "none" / "out")
+    assert done.output == f"gguftool: {tmp_path / 'none'}: no such folder\n"
+    extracted = CliRunner().invoke(cli, ["recipe", "extract", str(model), "-o", str(model), "--force"])
+    assert (extracted.exit_code, "is an input" in extracted.output) == (1, True)
+
+
+def test_a_file_without_an_architecture_is_planned_like_any_other(files: tuple[Path, Path]) -> None:
+    imatrix, _ = files
+    done = plan(imatrix, "q4_k_m", "--up", "1:q6_k", "--model", imatrix)
+    assert "prune" not in done.output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gguftool.format.names import layer_of, parse_shard_name, rename_layer, shard_path, sort_key, tensor_kind
+from gguftool.format.names import layer_of, parse_shard_name, ranges, rename_layer, shard_path, sort_key, tensor_kind
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ def test_layers(name: str, layer: tuple[str, int] | None, renamed: str, kind: st
 def test_order_is_that_of_llama_quantize() -> None:
     names = ["blk.10.a", "output.weight", "blk.2.b", "blk.2.a", "enc.blk.1.a"]
     assert sorted(names, key=sort_key) == ["enc.blk.1.a", "output.weight", "blk.2.a", "blk.2.b", "blk.10.a"]
+
+
+def test_layers_for_people() -> None:
+    assert ranges([]) == ""
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
 
 
 def test_shard_names() -> None:

@@ -216,3 +216,28 @@ def test_without_a_model_every_step_is_written_out() -> None:
     assert [r.pattern for r in rules] == [r"blk\.[67]\.attn_v\.weight"]
     assert proven
     assert math.isnan(choices.bpw)
+
+
+@pytest.mark.parametrize("n", range(1, 14))
+@pytest.mark.parametrize("up", [10, 25, 50, 75, 87.5])
+def test_shares_that_make_up_the_whole_do_not_meet(n: int, up: float) -> None:
+    rows = of_layers([float(i) for i in range(n)])
+    ranked = ranking({r.name: r.name for r in rows}, rows, "act")
+    steps = [parse_step("up", f"{up}%", "q6_k"), parse_step("down", f"{100 - up}%", "q3_k")]
+    taken = assigned(ranked, steps)
+    assert len(taken) == n
+    assert sum(step.up for step in taken.values()) == math.floor(up * n / 100 + 0.5)
+
+
+def test_shares_of_more_than_the_whole_meet() -> None:
+    rows = of_layers([1.0, 2.0, 3.0, 4.0])
+    ranked = ranking({r.name: r.name for r in rows}, rows, "act")
+    with pytest.raises(UsageError, match="meet"):
+        assigned(ranked, [parse_step("up", "60%", "q6_k"), parse_step("down", "65%", "q3_k")])
+
+
+@pytest.mark.parametrize("budget", [math.nan, math.inf, -math.inf, 0.0, -1.0])
+def test_a_budget_is_a_number_above_nothing(budget: float) -> None:
+    of = known()
+    with pytest.raises(UsageError, match="--budget-bpw"):
+        choose(ranked_all(of), [], Q4_K_M, of, budget_bpw=budget)

@@ -11,8 +11,9 @@ from support_prune import Described, described, edited, refusal, tensor
 
 from gguftool.errors import PlanError, UsageError
 from gguftool.format.metadata import Metadata, MetaValue, ValueType
+from gguftool.format.names import ranges
 from gguftool.plan.archfacts import COUNTS, MOE_EVERY, PERIOD_KEYS, ROWS
-from gguftool.plan.layers import parse_layers, prune_layers, ranges
+from gguftool.plan.layers import parse_layers, prune_layers
 from gguftool.plan.shrink import LOOSE_ARRAYS, STRICT_ARRAYS
 
 SWP, SW = "attention.sliding_window_pattern", "attention.sliding_window"

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from gguftool.show.tables import Column, printable, ranges, render, size_text
+from gguftool.show.tables import Column, printable, render, size_text
 
 COLUMNS = ["name", Column("size", ","), Column("share", ".1f", key="share_percent"), Column("kept")]
 ROWS = [("a|b", 1234567, 99.94, True), ("日本", 3, math.nan, False), ("c", None, 0.0, None)]
@@ -80,8 +80,3 @@ def test_cells_cannot_break_the_table_or_steer_the_terminal() -> None:
 def test_sizes() -> None:
     texts = ["0 B", "1023 B", "1.00 KiB", "1.50 MiB", "12.069 GiB"]
     assert [size_text(n) for n in (0, 1023, 1024, 3 << 19, int(12.069 * 2**30))] == texts
-
-
-def test_ranges() -> None:
-    assert ranges([]) == ""
-    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"

@@ -6,15 +6,18 @@ import importlib.util
 import math
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support_models import shapes, write_imatrix, write_model
 
 from gguftool.cli.main import cli
 from gguftool.errors import UsageError
 from gguftool.format.reader import open_model
 from gguftool.imatrix.file import open_imatrix
+from gguftool.llama.runtime import RuntimeUnavailable
 from gguftool.verbs.imatrix_files import convert_imatrix
 from gguftool.verbs.plan import plan_from_statistics
 from gguftool.verbs.prune_plan import Trial, plan_pruning
@@ -75,6 +78,33 @@ def test_candidates_are_measured_before_one_is_named(tmp_path: Path) -> None:
     said = plan.pruned.plan.text()
     assert "chosen for the least KL divergence of 3 lists tried" in said and "with all layers at the same bytes" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_what_measuring_needs_is_asked_for_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(*_: object, **__: object) -> None:
+        raise AssertionError("a model was copied")
+
+    monkeypatch.setattr("gguftool.verbs.prune_plan.copy", copied)
+    (tmp_path / "short.txt").write_text("too short")
+    with pytest.raises(UsageError, match="shorter than one chunk"):
+        plan_pruning(IMATRIX, "q4_k_m", 1, model=MODEL, trial=Trial(tmp_path / "short.txt"))
+    with pytest.raises(FileNotFoundError):
+        plan_pruning(IMATRIX, "q4_k_m", 1, model=MODEL, trial=Trial(tmp_path / "none.txt"))
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(RuntimeUnavailable, match="pip install"):
+        plan_pruning(IMATRIX, "q4_k_m", 1, model=MODEL, trial=Trial(TEXT))
+
+
+def test_an_imatrix_with_more_layers_than_the_model_is_told_of(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m.gguf", n_layer=6)
+    imatrix = write_imatrix(tmp_path / "im.gguf", shapes(8, 256, 512, 64))
+    for gone in ([], [2]):
+        plan = plan_from_statistics(imatrix, "q4_k_m", model=model, up=("1", "q6_k"), prune_layers=gone)
+        assert any("has layers 6-7, which the model has not" in line for line in plan.warnings)
+    fits = plan_from_statistics(imatrix, "q4_k_m", model=write_model(tmp_path / "8.gguf", n_layer=8), up=("1", "q6_k"))
+    assert not any("which the model has not" in line for line in fits.warnings)
 
 
 def test_pruned_plans_without_a_model_count_layers_anew() -> None:
