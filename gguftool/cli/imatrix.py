@@ -1,4 +1,4 @@
-"""``gguftool imatrix``: importance matrices converted, merged, repaired (here), shown and compared (imatrix_look)."""
+"""``gguftool imatrix``: importance matrices converted, merged, repaired (here), shown (imatrix_look), compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gguftool.cli import imatrix_look
+from gguftool.cli import imatrix_diff, imatrix_look
 from gguftool.cli.notices import say
 
 if TYPE_CHECKING:
@@ -130,5 +130,5 @@ def report(found: Written, *, summary: bool = True) -> None:
     )
 
 
-for _look in (imatrix_look.show, imatrix_look.coverage, imatrix_look.diff):
+for _look in (imatrix_look.show, imatrix_look.coverage, imatrix_diff.diff):
     command.add_command(_look)

@@ -1,4 +1,4 @@
-"""``gguftool imatrix show|coverage|diff``: what importance matrices are, what they cover, how they differ."""
+"""``gguftool imatrix show|coverage``: what importance matrices are, what they cover."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gguftool.cli.notices import say
-from gguftool.cli.plots import check_plot, figure, plot_difference
 
 if TYPE_CHECKING:
     from gguftool.show.tables import Column
     from gguftool.verbs.imatrix_coverage import Against, Coverage
-    from gguftool.verbs.imatrix_diff import Difference
     from gguftool.verbs.imatrix_show import Shown, ShownTensor
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_STYLE = click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
+STYLE = click.option("--format", "style", type=click.Choice(["table", "json", "csv", "markdown"]), default="table")
 
 
 def reading_options(function: _Command) -> _Command:
@@ -39,7 +37,7 @@ def reading_options(function: _Command) -> _Command:
 @click.option("--tensor", metavar="NAME", help="The channels of this tensor that matter most.")
 @click.option("--matrix", type=int, metavar="E", help="Of --tensor, this expert only.")
 @click.option("--top", type=int, default=10, show_default=True, metavar="N", help="How many channels of --tensor.")
-@_STYLE
+@STYLE
 @reading_options
 def show(file: str, tensor: str | None, matrix: int | None, top: int, style: str, **options: Any) -> None:
     """Show what the importance matrix FILE is: its form, what it was made from, its tensors by kind and shape.
@@ -70,7 +68,7 @@ def show(file: str, tensor: str | None, matrix: int | None, top: int, style: str
 @click.option("--check", is_flag=True, help="Exit with status 1 if anything is uncovered.")
 @click.option("--tensors", "every", is_flag=True, help="Table of all tensors; CSV and JSON always have them.")
 @click.option("--layers/--no-layers", default=None, help="Table of layers: by default if experts; in CSV if asked.")
-@_STYLE
+@STYLE
 @reading_options
 @click.pass_context
 def coverage(
@@ -102,60 +100,13 @@ def coverage(
         ctx.exit(1)
 
 
-@click.command("diff", short_help="Compare two, tensor by tensor.")
-@click.argument("a", type=click.Path(readable=False))
-@click.argument("b", type=click.Path(readable=False))
-@click.option(
-    "--top",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="How many tensors, most moved first.",
-)
-@click.option(
-    "--sort", type=click.Choice(["tv", "rank", "cosine"]), default="tv", show_default=True, help="Moved by what."
-)
-@click.option("--tensor", "tensors", metavar="REGEX", help="Only tensors whose names contain a match.")
-@click.option("--all", "every", is_flag=True, help="All tensors, as CSV and JSON have them.")
-@click.option("--plot", type=click.Path(dir_okay=False), help="Draw the distances into a .png, .svg or .pdf.")
-@click.option(
-    "--plot-of", metavar="FIGURE", callback=figure, help="Draw a statistic of both files instead, and how it changed."
-)
-@_STYLE
-def diff(
-    a: str,
-    b: str,
-    top: int,
-    sort: str,
-    tensors: str | None,
-    every: bool,
-    plot: str | None,
-    plot_of: str | None,
-    style: str,
-) -> None:
-    """Compare the importance matrices A and B of one model, tensor by tensor: to choose between calibration texts.
-
-    rank: Spearman's rank correlation of the channels' importances; cosine; TV: the share of importance that lies on
-    other channels, 0 to 1 (total variation). Experts count one by one, those reached in both. Below the summary per
-    kind: the tensors that moved most, experts reached in one file only, tensors of one file only.
-    """
-    from gguftool.verbs.imatrix_diff import imatrix_difference
-
-    check_plot(plot, plot_of)
-    found = imatrix_difference(a, b, tensors=tensors)
-    say(found.warnings)
-    if plot:
-        plot_difference(found, plot, {"rank": "rank_corr"}.get(sort, sort), plot_of, tensors)
-    _show_difference(found, style, sort, None if every else top)
-
-
 def _say(found: Shown | ShownTensor | Coverage) -> None:
     say(found.warnings)
     say(found.notes, "note")
 
 
-def _cells(columns: Sequence[Column], rows: Sequence[Any]) -> list[list[Any]]:
+def cells(columns: Sequence[Column], rows: Sequence[Any]) -> list[list[Any]]:
+    """The rows' values, a column's key or name being that of the attribute."""
     return [[getattr(row, column.key or column.name) for column in columns] for row in rows]
 
 
@@ -169,7 +120,7 @@ def _show_file(found: Shown, style: str) -> None:
         Column("reached", ",", key="n_reached"), Column("channels", ",", key="n_cols"), Column("tokens", ","),
         Column("signed"),
     ]  # fmt: skip
-    rows = _cells(columns, found.kinds)
+    rows = cells(columns, found.kinds)
     for row, kind in zip(rows, found.kinds, strict=True):
         row[2] = list(kind.layers) if style == "json" else ranges(kind.layers) or None
     if style == "json":
@@ -209,7 +160,7 @@ def _show_tensor(found: ShownTensor, style: str) -> None:
         columns.insert(0, Column("expert", key="matrix"))
     if found.signed:
         columns.append(Column("mean", ".4g"))
-    rows = _cells(columns, found.channels)
+    rows = cells(columns, found.channels)
     if style == "json":
         document = {
             "file": str(found.path),
@@ -243,7 +194,7 @@ def _show_coverage(found: Coverage, style: str, every: bool, layers: bool | None
     ]  # fmt: skip
     if len({row.stack for row in found.layers}) > 1:
         layer_columns.insert(0, Column("stack"))
-    tensors, by_layer = _cells(tensor_columns, found.tensors), _cells(layer_columns, found.layers)
+    tensors, by_layer = cells(tensor_columns, found.tensors), cells(layer_columns, found.layers)
     if style == "json":
         rows = {"tensors": (tensor_columns, tensors), "layers": (layer_columns, by_layer)}
         _coverage_json(found, {key: json.loads(render(*held, "json")) for key, held in rows.items()})
@@ -348,66 +299,3 @@ def _stand_in(held: Against, name: str) -> str:
     from gguftool.imatrix.coverage import place
 
     return f"{place(held.alias[name])[2]} sees the same input" if name in held.alias else ""
-
-
-def _show_difference(found: Difference, style: str, sort: str, top: int | None) -> None:
-    from gguftool.show.tables import Column, printable, render
-    from gguftool.verbs.imatrix_diff import most_moved
-
-    columns = [
-        Column("tensor", key="name"), Column("layer"), Column("kind"), Column("channels", ",", key="n"),
-        Column("rank", ".4f", key="rank_corr"), Column("cosine", ".4f"), Column("TV", ".4f", key="tv"),
-        Column("reached A", key="reached_a"), Column("reached B", key="reached_b"), Column("only in", key="only_in"),
-    ]  # fmt: skip
-    kind_columns = [
-        Column("kind"), Column("tensors"), Column("compared"), Column("rank", ".4f", key="rank_corr"),
-        Column("least", ".4f", key="rank_corr_min"), Column("cosine", ".4f"), Column("least ", ".4f", key="cosine_min"),
-        Column("TV", ".4f", key="tv"), Column("most", ".4f", key="tv_max"), Column("reached A", key="reached_a"),
-        Column("reached B", key="reached_b"),
-    ]  # fmt: skip
-    kinds = _cells(kind_columns, found.kinds)
-    if style == "json":
-        tensors = json.loads(render(columns, _cells(columns, found.tensors), "json"))
-        by_kind = json.loads(render(kind_columns, kinds, "json"))
-        click.echo(json.dumps({"a": str(found.a), "b": str(found.b), "tensors": tensors, "kinds": by_kind}, indent=2))
-        return
-    if style == "csv":
-        click.echo(render(columns, _cells(columns, found.tensors), "csv"))
-        return
-    click.echo(f"A: {printable(str(found.a))}\nB: {printable(str(found.b))}\n")
-    click.echo(render(kind_columns, kinds, style))
-    click.echo()
-    click.echo(_overall(found))
-    moved = most_moved(found.tensors, sort)[:top]
-    if moved and top != 0:
-        click.echo()
-        click.echo("moved most:" if top is not None else "all that were compared, those that moved most first:")
-        click.echo(render(columns[:-1], _cells(columns[:-1], moved), style))
-    _show_one_sided(found, style)
-
-
-def _overall(found: Difference) -> str:
-    held = found.overall
-    alone = len(found.tensors) - held.compared
-    rest = f", {alone:,} not" if alone else ""
-    if not held.compared:
-        return f"0 tensors compared{rest}"
-    return (
-        f"{held.compared:,} tensors compared{rest}: TV {held.tv:.4f} on average, {held.tv_max:.4f} at most; rank "
-        f"{held.rank_corr:.4f} on average, {held.rank_corr_min:.4f} at least"
-    )
-
-
-def _show_one_sided(found: Difference, style: str) -> None:
-    from gguftool.show.tables import printable, render
-
-    other = [row for row in found.tensors if not row.only_in and row.reached_a != row.reached_b]
-    if other:
-        click.echo()
-        click.echo("experts reached:")
-        click.echo(render(["tensor", "A", "B"], [[row.name, row.reached_a, row.reached_b] for row in other], style))
-    for side in ("a", "b"):
-        alone = [row.name for row in found.tensors if row.only_in == side]
-        if alone:
-            click.echo()
-            click.echo(printable(f"only in {side.upper()}: {', '.join(alone)}"))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gguftool.imatrix.moments import CoMoments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NAN = math.nan
 
@@ -132,3 +136,12 @@ def columns(kind: type[Any]) -> tuple[str, ...]:
 def values(row: Any) -> dict[str, Any]:
     """Column -> value of a row."""
     return {name: getattr(row, name) for name in columns(type(row))}
+
+
+def frame(kind: type[Any], rows: Sequence[Any], file: str) -> pd.DataFrame:
+    """Rows of one kind as a frame that names its file, for the titles of charts."""
+    import pandas as pd
+
+    found = pd.DataFrame([values(row) for row in rows], columns=list(columns(kind)))
+    found.attrs["file"] = file
+    return found

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -292,19 +292,19 @@ class Imatrix:
 
     def stats(self) -> pd.DataFrame:
         """One row of statistics per entry (``figures.TensorStatistics``), sorted by kind and layer."""
-        from gguftool.imatrix.figures import TensorStatistics
+        from gguftool.imatrix.figures import TensorStatistics, frame
 
-        return _frame(TensorStatistics, self._tensor_statistics(), self.path.name)
+        return frame(TensorStatistics, self._tensor_statistics(), self.path.name)
 
     def layers(self, *, distinct: bool = True) -> pd.DataFrame:
         """One row of statistics per layer (``figures.LayerStatistics``).
 
         ``distinct`` counts an input that several tensors see once, where the column does that at all.
         """
-        from gguftool.imatrix.figures import LayerStatistics
+        from gguftool.imatrix.figures import LayerStatistics, frame
         from gguftool.imatrix.layers import layer_statistics
 
-        return _frame(LayerStatistics, layer_statistics(self._tensor_statistics(), distinct=distinct), self.path.name)
+        return frame(LayerStatistics, layer_statistics(self._tensor_statistics(), distinct=distinct), self.path.name)
 
     def _tensor_statistics(self) -> tuple[TensorStatistics, ...]:
         """Computed when they are first asked for: they are few numbers, from a walk over the whole file."""
@@ -317,8 +317,9 @@ class Imatrix:
     def coverage(self) -> pd.DataFrame:
         """One row per entry (``coverage.TensorCoverage``): matrices reached, tokens per matrix; no values are read."""
         from gguftool.imatrix.coverage import TensorCoverage, tensor_coverage
+        from gguftool.imatrix.figures import frame
 
-        return _frame(TensorCoverage, tensor_coverage(self.with_experts(self.inferred_experts())), self.path.name)
+        return frame(TensorCoverage, tensor_coverage(self.with_experts(self.inferred_experts())), self.path.name)
 
     def close(self) -> None:
         """Closes the file, for the views made of it too."""
@@ -393,14 +394,3 @@ def open_imatrix(
         raise
     found = Imatrix(place, pages, contents)
     return found.filtered(include, exclude) if include or exclude else found
-
-
-def _frame(kind: type[Any], rows: Sequence[Any], file: str) -> pd.DataFrame:
-    """The rows as a frame that names its file, for the titles of charts."""
-    import pandas as pd
-
-    from gguftool.imatrix.figures import columns, values
-
-    frame = pd.DataFrame([values(row) for row in rows], columns=list(columns(kind)))
-    frame.attrs["file"] = file
-    return frame
