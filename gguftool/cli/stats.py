@@ -136,7 +136,7 @@ def _chosen(columns: str | None, every: bool) -> list[str]:
         return []
     if every:
         raise UsageError("--all and --columns exclude each other")
-    names = [name.strip() for name in columns.split(",")]
+    names = [FIGURE_WORDS.get(name.strip(), name.strip()) for name in columns.split(",")]
     check_columns(names)
     return names
 

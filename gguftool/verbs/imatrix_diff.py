@@ -17,7 +17,7 @@ from gguftool.imatrix.compare import (
     tensor_differences,
 )
 from gguftool.imatrix.file import Imatrix, open_imatrix
-from gguftool.verbs.stats import pattern
+from gguftool.verbs.stats import check_some, pattern
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +61,7 @@ def imatrix_difference(a: str | Path | Imatrix, b: str | Path | Imatrix, *, tens
         first, second = _alike(*(one.with_experts(one.inferred_experts()) for one in stored))
         first, second = (one.only([name for name in one.names if wanted(name)]) for one in (first, second))
         rows = tensor_differences(first, second)
+        check_some(rows, tensors, first.path, second.path)
         warnings = [f"{one.path}: {line}" for one in stored for line in one.warnings]
         warnings += [
             f"{name}: {x[0]} x {x[1]} values in {first.path.name}, {y[0]} x {y[1]} in {second.path.name}: not compared"

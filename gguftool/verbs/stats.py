@@ -56,7 +56,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
     """Statistics of the importance matrix in a file, GGUF or the older form; no model is needed.
 
     ``tensors`` is a regular expression, searched in the names: only those entries count. ImatrixError for a file or
-    values that are wrong, UsageError for an expression that is none.
+    values that are wrong, UsageError for an expression that is none or that no name matches.
     """
     wanted = pattern(tensors)
     with open_imatrix(path) as stored:
@@ -64,6 +64,7 @@ def stats(path: str | Path, *, tensors: str | None = None) -> Statistics:
         imatrix = stored.with_experts(experts)
         every = tensor_statistics(imatrix)
         rows = tuple(row for row in every if wanted(row.name))
+        check_some(rows, tensors, stored.path)
         warnings = stored.warnings + imatrix.contradictions() + _never(rows) + _gaps(every)
         routed = [row for row in rows if row.n_mat > 1]
         return Statistics(
@@ -90,6 +91,7 @@ def upstream_stats(path: str | Path, *, tensors: str | None = None) -> UpstreamS
     with open_imatrix(path) as imatrix:
         found, empty = upstream_tensors(imatrix)
         rows = [row for row in found if wanted(row.name)]
+        check_some(rows, tensors, imatrix.path)
         warnings = [*imatrix.warnings, *(f"{name}: no data, left out" for name in empty if wanted(name))]
         return UpstreamStatistics(imatrix.path, tuple(rows), tuple(upstream_layers(rows)), tuple(warnings))
 
@@ -141,6 +143,12 @@ def pattern(expression: str | None) -> Callable[[str], bool]:
     except re.error as trouble:
         raise UsageError(f"'{expression}' is no regular expression: {trouble}") from None
     return lambda name: compiled.search(name) is not None
+
+
+def check_some(rows: Sequence[object], expression: str | None, *files: Path) -> None:
+    """UsageError if an expression left no row: it is a slip, and an empty table would not say so."""
+    if expression is not None and not rows:
+        raise UsageError(f"{' and '.join(map(str, files))}: no tensor's name has a match of '{expression}'")
 
 
 def most_tokens(imatrix: Imatrix) -> int | None:

@@ -64,6 +64,19 @@ def test_names_do_nothing_to_a_terminal(tmp_path: Path) -> None:
         assert not {c for c in done.output if c < " "} - {"\n", "\t"}
 
 
+def test_an_expression_without_a_match_is_a_slip(file: Path, tmp_path: Path) -> None:
+    commands = [["stats", file], ["stats", file, "--compat", "upstream"], ["stats", file, "--plot", tmp_path / "a.png"],
+                ["imatrix", "diff", file, file]]  # fmt: skip
+    for words in commands:
+        done = CliRunner().invoke(cli, [*map(str, words), "--tensor", "ffn_donw"])
+        assert done.exit_code == 2 and done.stderr.endswith("no tensor's name has a match of 'ffn_donw'\n")
+        assert not done.stdout
+
+
+def test_columns_may_be_named_as_orders(file: Path) -> None:
+    assert run(file, "--columns", "zd,entropy-norm").stdout == run(file, "--columns", "zd_pct,entropy_norm_pct").stdout
+
+
 def test_no_layers(file: Path) -> None:
     assert len(run(file, "--no-layers").stdout.splitlines()) == 12
 
