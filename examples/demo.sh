@@ -14,18 +14,17 @@ mkdir -p "$out"
 
 step() { printf '\n== %s\n' "$1"; }
 run() { printf '$ %s\n' "$*"; "$@"; }
-quiet() { # LOG COMMAND...: the command is shown, and the last line of what it prints
+quiet() { # LOG COMMAND...: the command is shown, what it prints only if it fails
     log=$1
     shift
     printf '$ %s\n' "$*"
     "$@" >"$log" 2>&1 || { cat "$log"; exit 1; }
-    tail -n 1 "$log"
 }
 has() { python -c "import $1" 2>/dev/null; }
 
 step "What does the importance matrix say about the layers?"
 run gguftool stats --no-layers --tensor ffn_down "$imatrix"
-quiet "$out/stats.log" gguftool stats --all --plot "$out/layers.png" "$imatrix"
+quiet "$out/stats.log" gguftool stats --plot "$out/layers.png" "$imatrix"
 
 step "Would another calibration text say the same?"
 run gguftool imatrix diff --top 3 --plot "$out/texts.png" "$imatrix" "$other"
@@ -37,7 +36,9 @@ run gguftool plan --by entropy --budget-bpw 4.9486 --model "$model" --for file -
 step "Quantize with the plan, and beside it the stock mixture"
 quiet "$out/planned.log" gguftool quantize --force --imatrix "$imatrix" --tensor-type-file "$out/plan.txt" \
     --report "$out/errors.csv" "$model" "$planned" q4_k_s
+tail -n 1 "$out/planned.log"
 quiet "$out/stock.log" gguftool quantize --force --imatrix "$imatrix" "$model" "$stock" q4_k_m
+tail -n 1 "$out/stock.log"
 
 step "Are the files whole?"
 run gguftool verify "$planned" "$stock"
@@ -56,6 +57,7 @@ fi
 step "Layers 4 and 7 left out, the rest quantized"
 quiet "$out/pruned.log" gguftool quantize --force --imatrix "$imatrix" --prune-layers 4,7 \
     "$model" "$out/pruned-q4_k_m.gguf" q4_k_m
+tail -n 1 "$out/pruned.log"
 
 if has jinja2; then
     step "A page to look around in"
