@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -106,13 +107,18 @@ def as_json(plan: PrunePlan) -> dict[str, Any]:
     ways = {"pruned": plan.pruned, "harder": plan.harder}
     return {
         "prune_layers": list(plan.chosen),
-        "layers": [{k: None if v != v else v for k, v in asdict(row).items()} for row in plan.layers],
+        "layers": [{k: _plain(v) for k, v in asdict(row).items()} for row in plan.layers],
         "candidates": [
             {"layers": list(c.layers), "score": c.score, **_measured(c.divergence)} for c in plan.candidates
         ],
         "ways": {name: way and {"bytes": way.plan.nbytes, **_measured(way.divergence)} for name, way in ways.items()},
         "why_not": plan.why_not or None,
     }
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it: no NaN, no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _measured(found: Divergence | None) -> dict[str, float | None]:

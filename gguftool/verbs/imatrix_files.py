@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gguftool.errors import UsageError
 from gguftool.format.atomic import check_output
+from gguftool.format.names import ranges
 from gguftool.imatrix.combine import merge
 from gguftool.imatrix.contents import CHUNK_SIZE, several
 from gguftool.imatrix.file import Imatrix, open_imatrix
@@ -80,6 +81,8 @@ def convert_imatrix(
         (stored,), notes, warnings = opened([src], reading, files)
         if gone := layers_of(prune_layers):
             stored = stored.renamed(new_names(stored.names, gone))
+            if not stored.names:
+                raise UsageError(f"{src}: no entry would be left without layers {ranges(gone)}")
         return written(place, form, matrices_of(stored, chunk_size), notes, warnings, overwrite)
 
 

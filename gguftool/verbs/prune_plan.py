@@ -130,8 +130,8 @@ def _candidates(ranked: Sequence[RankedLayer], count: int, model: str | Path | N
     lists = list(islice(prune_lists(ranked, count, allowed), most))
     if not lists:
         raise PlanError([
-            f"{model}: no {count} layers that are ranked well can go together without changing what the others are; "
-            f"`gguftool copy --prune-layers` says what this architecture allows"
+            f"{model}: no list of {count} among the layers ranked best can go without changing what the others are; "
+            "`gguftool copy --prune-layers` says what this architecture allows"
         ])  # fmt: skip
     scores = {row.layer: row.score for row in ranked}
     return [Candidate(layers, sum(scores[n] for n in layers) / count) for layers in lists]
@@ -174,8 +174,8 @@ def _harder(
     """All layers in no more bytes than the pruned model takes."""
     if model is None:
         return None, "give the model with --model to see what the same bytes cost by quantizing harder"
-    whole = plan_from_statistics(imatrix, type, model=model, budget_bpw=1e6)
-    budget = 8 * pruned.nbytes / whole.choices.n_elements
+    with open_model(model) as opened:
+        budget = 8 * pruned.nbytes / sum(t.n_elements for t in opened.tensors)
     more = {name: value for name, value in options.items() if name not in ("up", "down", "steps", "budget_bpw")}
     try:
         made = plan_from_statistics(imatrix, type, model=model, budget_bpw=budget, **more)

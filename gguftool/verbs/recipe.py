@@ -85,6 +85,8 @@ def open_recipe(source: str | Path, type: str | int | None = None, *, text: str 
     ``type`` beats the TYPE that the text names. RecipeError for what holds no recipe, OSError for what cannot be read.
     """
     file_type = file_type_by_name(str(type)) if type is not None else None
+    if text is None and not str(source).strip():
+        raise RecipeError("an empty word is no recipe: give a file, or rules such as attn_v=q6_K")
     place = Path(source)
     if text is None and "=" in str(source) and not _is_file(place):
         return read_recipe(str(source), "the recipe", file_type)
@@ -310,17 +312,25 @@ def extracted_text(found: Extracted, target: str, source: str | Path) -> str:
     return write(Written(rules, found.file_type, options, head, imatrix=found.imatrix_file), target)
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def _told(found: Extracted, source: str | Path) -> list[str]:
     n, rules = len(found.exceptions), len(found.rules)
     how = {None: "", True: " with an importance matrix", False: " without an importance matrix"}[found.imatrix]
     count = f"{found.n_decided - n} of {found.n_decided}" if n else f"all {n + found.n_decided}"
     lines = [f"out of {Path(source).name}: {count} tensors are as {found.file_type.name} makes them{how}"]
     if n:
-        lines[0] += f", {n} follow from {rules} rule{'' if rules == 1 else 's'}"
+        lines[0] += f", {n} follow from {_count(rules, 'rule')}"
     if found.recorded is not None and found.recorded.mixture != found.file_type.mixture:
-        lines.append(f"the file calls itself {found.recorded.name}, which would need {found.recorded_rules} rules")
+        tried = found.recorded_rules is not None
+        would = f", which would need {_count(found.recorded_rules or 0, 'rule')}" if tried else ""
+        lines.append(f"the file calls itself {found.recorded.name}{would}")
     if found.woven:
-        lines.append(f"{len(found.woven)} tensors have interleaved rows: their plain types are named")
+        lines.append(f"{_count(len(found.woven), 'tensor')} with interleaved rows: plain types are named")
     if found.impossible:
-        lines.append(f"no recipe makes the types of {len(found.impossible)} tensors, such as {found.impossible[0]}")
+        lines.append(
+            f"no recipe makes the types of {_count(len(found.impossible), 'tensor')}, such as {found.impossible[0]}"
+        )
     return lines

@@ -123,6 +123,19 @@ def test_extract_gives_back_what_quantize_was_told(model: Path, tmp_path: Path) 
         assert {t.name: t.type for t in one.tensors} == {t.name: t.type for t in two.tensors}
 
 
+def test_extract_by_a_type_of_ones_choice_counts_no_rules_of_types_that_were_not_tried(
+    model: Path, tmp_path: Path
+) -> None:
+    gguftool.quantize(model, tmp_path / "made.gguf", "q4_0")
+    done = recipe("extract", tmp_path / "made.gguf", "--type", "q8_0")
+    assert "# the file calls itself Q4_0\n" in done.stdout, done.output
+
+
+def test_an_empty_word_is_no_recipe() -> None:
+    done = recipe("show", "")
+    assert (done.exit_code, "an empty word is no recipe" in done.stderr) == (2, True)
+
+
 def test_a_model_given_as_a_recipe_is_sent_to_extract(model: Path) -> None:
     done = recipe("show", model)
     assert (done.exit_code, "recipe extract" in done.stderr) == (2, True)

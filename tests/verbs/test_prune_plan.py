@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 from support_models import shapes, write_imatrix, write_model
 
 from gguftool.cli.main import cli
+from gguftool.cli.plan_prune import as_json
 from gguftool.errors import UsageError
 from gguftool.format.reader import open_model
 from gguftool.imatrix.file import open_imatrix
@@ -136,8 +139,6 @@ def test_the_command_prints_what_can_be_pasted_and_tables_beside(tmp_path: Path)
     words[-2] = str(tmp_path / "o.gguf")
     assert CliRunner().invoke(cli, words[1:]).exit_code == 0
     as_json = CliRunner().invoke(cli, [*arguments, "--json"])
-    import json
-
     assert json.loads(as_json.stdout)["pruning"]["prune_layers"] == [6, 7]
     wrong = CliRunner().invoke(cli, [*arguments, "--protect", "a"])
     assert wrong.exit_code == 2 and "give two numbers" in wrong.stderr
@@ -146,3 +147,16 @@ def test_the_command_prints_what_can_be_pasted_and_tables_beside(tmp_path: Path)
 def test_scores_are_numbers_where_there_are_figures() -> None:
     plan = plan_pruning(IMATRIX, "q4_k_m", 1)
     assert all(math.isnan(row.score) == bool(row.protected) for row in plan.layers)
+
+
+def test_what_programs_read_holds_no_number_that_json_does_not_know() -> None:
+    plan = plan_pruning(IMATRIX, "q4_k_m", 1)
+    bent = replace(plan, layers=(replace(plan.layers[0], gain=math.inf, cossim_next=math.nan), *plan.layers[1:]))
+    row = as_json(bent)["layers"][0]
+    assert (row["gain"], row["cossim_next"], row["score"]) == (None, None, plan.layers[0].score)
+    json.dumps(as_json(bent), allow_nan=False)
+
+
+def test_all_layers_are_not_pruned_from_an_imatrix(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no entry would be left"):
+        convert_imatrix(IMATRIX, tmp_path / "p.gguf", prune_layers="0-11")
