@@ -37,7 +37,8 @@ def prune_options(function: _Command) -> _Command:
         click.option("--candidates", type=int, default=6, show_default=True, help="Lists of layers to measure."),
         click.option("--chunks", type=int, default=20, show_default=True, help="Chunks of 512 tokens to measure on."),
         click.option("-f", "--file", "text", type=click.Path(readable=False, path_type=Path),
-                     help="Measure candidates on this text before naming one (needs --model, llama-cpp-python)."),
+                     help="Measure candidates on this text before naming one (needs --model, llama-cpp-python, and "
+                          "room for a copy of the model in the folder for temporary files)."),
         click.option("--keep-layers", metavar="LIST", default="", help="Layers that are not to go: 3,7,10-14."),
         click.option("--protect", metavar="FIRST,LAST", default="1,1", show_default=True,
                      help="So many layers at either end stay."),

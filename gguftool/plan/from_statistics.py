@@ -117,7 +117,7 @@ def choose(
         by,
         reverse,
         tuple(r for r in ranked if r.name in taken and r.name not in changed),
-        tuple([*missed, *_unranked(ranked, by), *_fallbacks(each)]),
+        tuple([*missed, *(_unranked(ranked, by) if steps or budget_bpw is not None else ()), *_fallbacks(each)]),
         nbytes,
         n_elements,
         budget_bpw,

@@ -241,3 +241,12 @@ def test_a_budget_is_a_number_above_nothing(budget: float) -> None:
     of = known()
     with pytest.raises(UsageError, match="--budget-bpw"):
         choose(ranked_all(of), [], Q4_K_M, of, budget_bpw=budget)
+
+
+def test_tensors_without_a_figure_are_told_of_where_something_ranks_them() -> None:
+    rows = of_layers([math.nan, 0.9, 0.5], field="cossim")
+    ranked = ranking({r.name: r.name for r in rows}, rows, "cossim")
+    nothing = Known(tuple(r.name for r in rows))
+    for steps, told in (([parse_step("up", "1", "q6_k")], 1), ([], 0)):
+        notes = choose(ranked, steps, Q4_K_M, nothing, by="cossim").notes
+        assert sum("no step takes them" in line for line in notes) == told
