@@ -31,7 +31,6 @@ def command(
     """
     from tqdm import tqdm
 
-    from gguftool.cli.running import terminable
     from gguftool.show.tables import render
     from gguftool.verbs.kld import kld
 
@@ -42,7 +41,7 @@ def command(
         bar.total, bar.n = total, done
         bar.refresh()
 
-    with terminable(), bar:  # whatever ends it, decoded copies of models are removed
+    with bar:
         measured = kld(
             models,
             text,

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -76,7 +79,8 @@ class Commands(click.Group):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            status = super().main(args, *rest, **{**more, "standalone_mode": False})
+            with terminable():
+                status = super().main(args, *rest, **{**more, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as trouble:
             click.echo(trouble.format_message(), err=True)
             sys.exit(trouble.exit_code)
@@ -100,6 +104,27 @@ class Commands(click.Group):
         if more.get("standalone_mode", True):
             sys.exit(status if isinstance(status, int) else 0)
         return status
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP stop a command as Ctrl-C does: journal written, temporary files removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    taken = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup, say, has set another
+                taken[number] = signal.signal(number, stop)
+    except ValueError:  # not the main thread: whoever runs us there has its own way
+        pass
+    try:
+        yield
+    finally:
+        for number, before in taken.items():
+            signal.signal(number, before)
 
 
 def _misuse(trouble: click.UsageError) -> str:

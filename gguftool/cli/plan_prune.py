@@ -52,7 +52,6 @@ def planned(imatrix: Path, type_name: str, asked: dict[str, Any], options: dict[
     """The pruning plan that the options ask for; the candidates are measured if there is a text."""
     from tqdm import tqdm
 
-    from gguftool.cli.running import terminable
     from gguftool.plan.layers import parse_layers
     from gguftool.verbs.prune_plan import Trial, plan_pruning
 
@@ -61,7 +60,7 @@ def planned(imatrix: Path, type_name: str, asked: dict[str, Any], options: dict[
     if options["text"] is not None:
         threads = options["threads"] or os.cpu_count() or 1
         trial = Trial(options["text"], options["chunks"], candidates=options["candidates"], threads=threads)
-    with terminable(), tqdm(disable=None if trial else True, leave=False, unit="model") as bar:
+    with tqdm(disable=None if trial else True, leave=False, unit="model") as bar:
 
         def step(name: str) -> None:
             bar.set_description(name)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
-from types import FrameType
 from typing import Any
 
 import click
@@ -57,7 +54,7 @@ def run(prepared: Prepared, *, as_json: bool) -> None:
                 click.echo(line)
             _replaced(prepared)
             click.echo(_cost_line(prepared))
-    with terminable(), shown(len(prepared.plan.moves), as_json) as step:
+    with shown(len(prepared.plan.moves), as_json) as step:
         result = prepared.run(step)
     if as_json:
         click.echo(json.dumps(_finished(result), indent=2))
@@ -68,24 +65,6 @@ def run(prepared: Prepared, *, as_json: bool) -> None:
         touched = sum(1 for row in result.rows if row.unobserved)
         click.echo(f"{result.unobserved} importance blocks of {touched} tensors were never observed and fitted evenly")
     click.echo(f"{printable(str(result.path))}: {size_line(result.nbytes, result.bpw)} in {result.seconds:.1f} s")
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """A termination signal stops the run as Ctrl-C does: journal written, files kept."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever runs us there has its own way
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(lines: Any, kind: str) -> None:

@@ -13,7 +13,7 @@ from gguftool.format.reader import Model, TensorInfo, open_model
 from gguftool.imatrix.contents import several
 from gguftool.imatrix.figures import columns, values
 from gguftool.run.weights import LayerWeights, WeightStatistics, measure_weights, readable_bytes
-from gguftool.verbs.stats import pattern
+from gguftool.verbs.stats import check_some, pattern
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +60,7 @@ def weight_statistics(
     if model.metadata.get("general.type") == "imatrix":
         raise UsageError(f"{model.path}: this is an importance matrix, not a model: it has no weights")
     chosen = [tensor for tensor in model.tensors if wanted(tensor.name)]
+    check_some(chosen, tensors, model.path)
     hollow = set(model.hollow())
     whole = [tensor for tensor in chosen if tensor not in hollow]
     total, done = 2 * readable_bytes(whole), 0

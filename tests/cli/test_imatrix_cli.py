@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,27 @@ def test_convert(file: Path, tmp_path: Path) -> None:
     assert back.exit_code == 0 and "gguftool: note:" in back.stderr
     with open_imatrix(tmp_path / "back.gguf") as found:
         assert found.counts("blk.1.ffn_down_exps.weight").tolist() == [4, 0, 4]
+
+
+SLOW = """
+import time
+from gguftool.imatrix import writer
+once = writer._put
+writer._put = lambda *args: (once(*args), print("wrote", flush=True), time.sleep(60))
+from gguftool.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_behind(file: Path, number: signal.Signals) -> None:
+    words = [sys.executable, "-c", SLOW, "imatrix", "convert", str(file), str(file.with_name("out.gguf"))]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert run.stdout.readline() == "wrote\n" and len(list(file.parent.iterdir())) == 2
+        run.send_signal(number)
+        assert run.stderr.read().strip() == "gguftool: stopped"
+    assert run.returncode == 1 and list(file.parent.iterdir()) == [file]
 
 
 def test_merge(file: Path, tmp_path: Path) -> None:

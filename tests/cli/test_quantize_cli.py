@@ -183,7 +183,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_what_is_done_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     write_model(tmp_path / "m.gguf")
     line = ["quantize", "m.gguf", "o.gguf", "q8_0", "2"]
