@@ -23,9 +23,10 @@ class Target:
 def targets(dst: Path, plan: Plan, n_files: int) -> tuple[Target, ...]:
     """The files of an output: ``dst`` itself, or with ``keep_split`` its shards, numbered behind its stem.
 
-    A ``dst`` that is named like a shard stands for its whole set, as an input does.
+    A ``dst`` that is named like a shard stands for its whole set, as an input does. A link stays, and the file that it
+    leads to is written: a rename onto the link would replace it, and grow the file on the link's own disk.
     """
-    finals = [dst]
+    finals = [Path(os.path.realpath(dst)) if dst.is_symlink() else dst]
     if plan.keep_split:
         named = parse_shard_name(dst)
         stem = Path(named[0]) if named else dst.with_suffix("") if dst.suffix == ".gguf" else dst

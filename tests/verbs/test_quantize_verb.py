@@ -375,3 +375,17 @@ def test_one_text_and_numbers_of_any_kind_will_do(tmp_path: Path) -> None:
         gguftool.quantize(source, tmp_path / "d.gguf", "q8_0", prune_layers=["1"])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="name of a type"):
         gguftool.encode(np.zeros((1, 32), np.float32), 8)  # type: ignore[arg-type]
+
+
+def test_an_output_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.gguf")
+    disk = tmp_path / "large disk"
+    disk.mkdir()
+    (tmp_path / "out.gguf").symlink_to(disk / "real.gguf")
+    result = gguftool.quantize(path, tmp_path / "out.gguf", "q8_0")
+    assert (tmp_path / "out.gguf").is_symlink() and (disk / "real.gguf").is_file()
+    assert result.path == disk / "real.gguf"
+    with pytest.raises(PlanError, match=r"real\.gguf.*exists already"):
+        gguftool.quantize(path, tmp_path / "out.gguf", "q8_0")
+    gguftool.quantize(path, tmp_path / "out.gguf", "q4_0", force=True)
+    assert (tmp_path / "out.gguf").is_symlink() and sorted(p.name for p in disk.iterdir()) == ["real.gguf"]
