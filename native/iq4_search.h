@@ -127,21 +127,6 @@ GT_INLINE vf square_of(vf t, vi cell, const book *b) {
 #endif
 }
 
-/* One of sixteen numbers, lane by lane. */
-GT_INLINE vf one_of_16(const float *row, vi at) {
-#if VW == 16
-    return (vf)_mm512_permutexvar_ps((__m512i)at, _mm512_load_ps(row));
-#elif VW == 8
-    __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i)at);
-    __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(row + 8), (__m256i)at);
-    return (vf)_mm256_blendv_ps(low, high, (__m256)(at << 28));
-#else
-    vf v;
-    for (int k = 0; k < VW; ++k) v[k] = row[at[k]];
-    return v;
-#endif
-}
-
 /* ---- over the 32 rows of a group of lanes ---- */
 
 /* So many candidates go through the rows together. */

@@ -64,21 +64,6 @@ static const float PARITY_CELLS[2][2][16] __attribute__((aligned(64))) = {
          -49.0f, -29.5f),
      ROW(5.5f, 18.5f, 15.5f, 10.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 10.5f, 17.0f, 0.0f, 19.5f)}};
 
-/* One of sixteen numbers, lane by lane. */
-GT_INLINE vf one_of_16(const float *row, vi at) {
-#if VW == 16
-    return (vf)_mm512_permutexvar_ps((__m512i)at, _mm512_load_ps(row));
-#elif VW == 8
-    __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i)at);
-    __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(row + 8), (__m256i)at);
-    return (vf)_mm256_blendv_ps(low, high, (__m256)(at << 28));
-#else
-    vf v;
-    for (int k = 0; k < VW; ++k) v[k] = row[at[k] & 15];
-    return v;
-#endif
-}
-
 /* The lesser magnitude. */
 GT_INLINE vf lesser(vf a, vf b) {
 #if VW == 16

@@ -72,6 +72,33 @@ GT_INLINE float sum16(const float p[16]) {
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
+/* One of eight numbers, or of sixteen, by the lowest bits of `at`; rows hold sixteen, aligned. */
+GT_INLINE vf one_of_8(const float *row, vi at) {
+#if VW == 16
+    return (vf)_mm512_permutexvar_ps((__m512i)at, _mm512_load_ps(row));
+#elif VW == 8
+    return (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i)at);
+#else
+    vf v = {0};
+    for (int k = 0; k < VW; ++k) v[k] = row[at[k] & 7];
+    return v;
+#endif
+}
+
+GT_INLINE vf one_of_16(const float *row, vi at) {
+#if VW == 16
+    return (vf)_mm512_permutexvar_ps((__m512i)at, _mm512_load_ps(row));
+#elif VW == 8
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i)at);
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(row + 8), (__m256i)at);
+    return (vf)_mm256_blendv_ps(low, high, (__m256)(at << 28));
+#else
+    vf v = {0};
+    for (int k = 0; k < VW; ++k) v[k] = row[at[k] & 15];
+    return v;
+#endif
+}
+
 GT_INLINE uint32_t f_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 GT_INLINE float f_from_bits(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 
