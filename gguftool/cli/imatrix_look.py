@@ -245,8 +245,7 @@ def _coverage_lines(found: Coverage) -> list[str]:
 
 
 def _show_sparse(found: Coverage, style: str) -> None:
-    from gguftool.format.names import ranges
-    from gguftool.imatrix.coverage import place
+    from gguftool.format.names import place_of, ranges
     from gguftool.show.tables import Column, render
 
     if not found.sparse:
@@ -257,7 +256,7 @@ def _show_sparse(found: Coverage, style: str) -> None:
     groups: dict[tuple[str, int | None, str, str], list[str]] = {}
     for held in found.sparse:
         never, below = ("all" if held.n_mat == 1 and which else ranges(which) for which in (held.never, held.below))
-        stack, layer, kind = place(held.name)
+        stack, layer, kind = place_of(held.name)
         groups.setdefault((stack, layer, never, below), []).append(kind)
     rows = [[layer, ", ".join(kinds), never, below] for (_, layer, never, below), kinds in groups.items()]
     click.echo()
@@ -285,17 +284,16 @@ def _show_against(held: Against, style: str) -> None:
 
 def _by_kind(what: str, held: Sequence[tuple[str, str]]) -> list[list[Any]]:
     """Rows of (name, note) that differ in their layer alone joined into one."""
-    from gguftool.format.names import ranges
-    from gguftool.imatrix.coverage import place
+    from gguftool.format.names import place_of, ranges
 
     groups: dict[tuple[str, str, str], list[int]] = {}
     for name, note in held:
-        stack, layer, kind = place(name)
+        stack, layer, kind = place_of(name)
         groups.setdefault((stack, kind, note), []).extend([] if layer is None else [layer])
     return [[what, kind, ranges(sorted(layers)) or "-", note] for (_, kind, note), layers in groups.items()]
 
 
 def _stand_in(held: Against, name: str) -> str:
-    from gguftool.imatrix.coverage import place
+    from gguftool.format.names import place_of
 
-    return f"{place(held.alias[name])[2]} sees the same input" if name in held.alias else ""
+    return f"{place_of(held.alias[name])[2]} sees the same input" if name in held.alias else ""

@@ -21,6 +21,7 @@ from gguftool.codecs.jit_bits import (
     store_u16,
 )
 from gguftool.codecs.jit_grid_search import ABOVE_ALL, GROUPS, SUB, Book, book, cost, fit, scan
+from gguftool.codecs.jit_iq4_search import sum_of_eight
 from gguftool.codecs.jit_symmetric_search import (
     FAR,
     GT_MSE,
@@ -158,11 +159,6 @@ def _measure(block: Block, j: int) -> None:
 
 
 @inline
-def _sum8(p: Any) -> Any:
-    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
-
-
-@inline
 def _storable(d: Any, power: Any) -> Any:
     """The d nearest to d that can be stored."""
     v = d * power
@@ -212,7 +208,7 @@ def _miss_at(own: Any, curve: Any, d: Any) -> Any:
     for j in range(SUBS):
         miss = d * (TWO * _code_near(own[j] * inverse, 0) + ONE) - own[j]
         e[j] = (curve[j] * miss) * miss
-    return _sum8(e)
+    return sum_of_eight(e)
 
 
 @inline
@@ -260,7 +256,7 @@ def _search(block: Block, grid: Book, own: Any, d: Any, low: int, width: int, ex
                 error = _scan(block, j, b, grid)
             if k == 0 or error < errors[j]:
                 errors[j], c[j] = error, code
-    return _sum8(errors)
+    return sum_of_eight(errors)
 
 
 @inline
@@ -288,7 +284,7 @@ def _round(block: Block, grid: Book, d: Any, power: Any, c: Any, rows: Any, flip
         m = TWO * c[j] + ONE
         xl, ll = fit(block.x[j], block.w[j], block.odd[j], d * m, grid, rows[j], flips[j])
         above[j], below[j] = m * xl, (m * m) * ll
-    sum_above, sum_below = _sum8(above), _sum8(below)
+    sum_above, sum_below = sum_of_eight(above), sum_of_eight(below)
     return sum_above / sum_below * power if sum_below > ZERO else ZERO
 
 

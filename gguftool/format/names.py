@@ -28,6 +28,12 @@ def tensor_kind(name: str) -> str:
     return (name[found.end() :] if found else name).removesuffix(".weight")
 
 
+def place_of(name: str) -> tuple[str, int | None, str]:
+    """(stack, layer, kind), the kind with its stack if that is not "blk"; ("", None, kind) outside of blocks."""
+    stack, layer = layer_of(name) or ("", None)
+    return stack, layer, f"{stack.removesuffix('blk')}{tensor_kind(name)}"
+
+
 def sort_key(name: str) -> tuple[int, str]:
     """llama-quantize's order of tensors: by the number of a leading ``blk.``, -1 for all others, then by name."""
     found = layer_of(name)

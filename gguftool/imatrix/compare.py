@@ -20,8 +20,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gguftool.format.names import place_of
 from gguftool.imatrix.aliases import same_input
-from gguftool.imatrix.coverage import place
 
 _NAN = math.nan
 _Floats = npt.NDArray[np.float64]
@@ -167,14 +167,14 @@ def _average(values: Sequence[float]) -> float:
 
 
 def _neighbours(name: str) -> tuple[str, int, str]:
-    stack, layer, _ = place(name)
+    stack, layer, _ = place_of(name)
     return stack, -1 if layer is None else layer, min(same_input(name))
 
 
 def _row(
     name: str, a: Comparable | None, b: Comparable | None, figures: tuple[int, float, float, float]
 ) -> TensorDifference:
-    stack, layer, kind = place(name)
+    stack, layer, kind = place_of(name)
     reached = [None if side is None else int((side.counts(name) > 0).sum()) for side in (a, b)]
     only = "a" if b is None else "b" if a is None else ""
     return TensorDifference(name, layer, kind, stack, *figures, reached[0], reached[1], only)

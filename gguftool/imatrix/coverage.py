@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gguftool.format.names import layer_of, tensor_kind
+from gguftool.format.names import place_of
 
 _NAN = math.nan
 
@@ -92,14 +92,6 @@ def by_layer(row: TensorCoverage) -> tuple[bool, str, int, str]:
     return row.layer is None, row.stack, row.layer or 0, row.name
 
 
-def place(name: str) -> tuple[str, int | None, str]:
-    """(stack, layer, kind) of an entry's name; ("", None, kind) outside of blocks."""
-    found = layer_of(name)
-    stack, layer = found if found is not None else ("", None)
-    kind = tensor_kind(name) if stack in ("", "blk") else f"{stack.removesuffix('blk')}{tensor_kind(name)}"
-    return stack, layer, kind
-
-
 def routing_entropy(counts: npt.NDArray[np.int64]) -> tuple[float, float]:
     """(bits, percent of the most) of the shares of tokens; NaN for a single matrix and for no tokens."""
     total = int(counts.sum())
@@ -112,7 +104,7 @@ def routing_entropy(counts: npt.NDArray[np.int64]) -> tuple[float, float]:
 
 def _covered(imatrix: Counted, name: str) -> TensorCoverage:
     counts, tokens = imatrix.counts(name), imatrix.tokens(name)
-    stack, layer, kind = place(name)
+    stack, layer, kind = place_of(name)
     reached = int((counts > 0).sum())
     known = tokens is not None
     entropy, percent = routing_entropy(counts) if known else (_NAN, _NAN)

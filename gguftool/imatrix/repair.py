@@ -30,9 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gguftool.errors import ImatrixError, UsageError
-from gguftool.format.names import layer_of
+from gguftool.format.names import layer_of, place_of
 from gguftool.imatrix.aliases import has_own_channels, same_input
-from gguftool.imatrix.coverage import place
 from gguftool.imatrix.file import ImatrixEntry
 from gguftool.imatrix.matrices import Matrices, Outline, in_order
 
@@ -169,7 +168,7 @@ class _Shop:
         if at is None:
             return []
         names = (name for name in self._kinds.get(_kind_of(outline), ()) if name != outline.name)
-        layers = ((place(name)[1] or 0, name) for name in names)
+        layers = ((place_of(name)[1] or 0, name) for name in names)
         return [name for _, name in sorted(layers, key=lambda peer: (abs(peer[0] - at[1]), peer[0]))]
 
     def _means(self, name: str, matrix: int) -> tuple[_Floats, _Floats | None]:
@@ -196,7 +195,7 @@ class _Shop:
 
 
 def _kind_of(outline: Outline) -> tuple[str, str, int, int]:
-    stack, _, kind = place(outline.name)
+    stack, _, kind = place_of(outline.name)
     return stack, kind, outline.n_mat, outline.n_cols
 
 

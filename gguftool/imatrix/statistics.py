@@ -31,8 +31,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gguftool.format.names import place_of
 from gguftool.imatrix import duplicates, layers
-from gguftool.imatrix.coverage import place, routing_entropy
+from gguftool.imatrix.coverage import routing_entropy
 from gguftool.imatrix.figures import LayerStatistics, Pair, TensorStatistics
 from gguftool.imatrix.layers import layer_statistics
 from gguftool.imatrix.moments import CoMoments, Moments, cojoined, comoments, joined, moments
@@ -96,7 +97,18 @@ def tensor_statistics(imatrix: Measurable) -> list[TensorStatistics]:
     return sorted(duplicates.marked(imatrix, sorted(found, key=by_kind)), key=by_kind)
 
 
-def by_kind(row: TensorStatistics) -> tuple[bool, str, int, str]:
+class Placed(Protocol):
+    """A row that belongs to a tensor."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def by_kind(row: Placed) -> tuple[bool, str, int, str]:
     """The order in which rows that may be compared stand together, layer after layer."""
     return row.layer is None, row.kind, -1 if row.layer is None else row.layer, row.name
 
@@ -126,7 +138,7 @@ def _first_nextn(rows: Iterable[TensorStatistics], n_nextn: int | None) -> int |
 def _bare(imatrix: Measurable, name: str) -> TensorStatistics:
     n_mat, n_cols = imatrix.shape(name)
     counts = imatrix.counts(name)
-    stack, layer, kind = place(name)
+    stack, layer, kind = place_of(name)
     reached = int((counts > 0).sum())
     tokens, n = imatrix.tokens(name), reached * n_cols
     row = TensorStatistics(name, layer, kind, stack, n_mat, reached, n_cols, tokens, n)

@@ -84,7 +84,7 @@ def ranking(
     for name, entry in entries.items():
         row = figures.get(entry)
         if row is not None:
-            kinds.setdefault((row.stack, kind_of(name)), []).append((name, figure(row, criterion)))
+            kinds.setdefault((row.stack, tensor_kind(name)), []).append((name, figure(row, criterion)))
     found: list[Ranked] = []
     for (stack, kind), members in sorted(kinds.items()):
         sign = -1.0 if criterion.high_first != reverse else 1.0
@@ -111,15 +111,8 @@ def figure(row: TensorStatistics, criterion: Criterion) -> float:
     return value / row.n_reached if criterion.field == "sum" and row.n_reached > 1 else value
 
 
-def kind_of(name: str) -> str:
-    """What is compared with what: the kind of a tensor, without its layer."""
-
-    return tensor_kind(name)
-
-
 def layer_number(name: str) -> int:
     """The layer of a tensor, -1 outside of blocks."""
-
     found = layer_of(name)
     return found[1] if found else -1
 

@@ -23,7 +23,7 @@ from gguftool.codecs.dispatch import can_decode, decode
 from gguftool.codecs.jit_moments import count_above, power_sums
 from gguftool.codecs.unpack import unpack_rows
 from gguftool.format.header import TensorInfo
-from gguftool.format.names import layer_of, tensor_kind
+from gguftool.format.names import layer_of, place_of
 from gguftool.format.quanttypes import UNPACKABLE, type_by_name
 from gguftool.format.reader import Model
 from gguftool.imatrix.moments import Moments, joined
@@ -262,10 +262,7 @@ def _ranked(
 
 
 def _bare(tensor: TensorInfo) -> WeightStatistics:
-    stack, layer = layer_of(tensor.name) or ("", None)
-    kind = tensor_kind(tensor.name)
-    if stack not in ("", "blk"):
-        kind = f"{stack.removesuffix('blk')}{kind}"
+    stack, layer, kind = place_of(tensor.name)
     return WeightStatistics(tensor.name, layer, kind, stack, tensor.type.name, is_matrix(tensor), tensor.n_elements)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gguftool.errors import UsageError
-from gguftool.imatrix.coverage import place
+from gguftool.format.names import place_of
 from gguftool.imatrix.file import Imatrix
 from gguftool.verbs.imatrix_files import Reading, opened
 from gguftool.verbs.stats import most_tokens
@@ -138,10 +138,10 @@ def show_tensor(
 def _kinds(imatrix: Imatrix) -> list[Kind]:
     groups: dict[tuple[str, int, int, bool], list[str]] = {}
     for name in imatrix.names:
-        groups.setdefault((place(name)[2], *imatrix.shape(name), imatrix.has_signed(name)), []).append(name)
+        groups.setdefault((place_of(name)[2], *imatrix.shape(name), imatrix.has_signed(name)), []).append(name)
     kinds = []
     for (kind, n_mat, n_cols, signed), names in sorted(groups.items()):
-        layers = sorted({layer for name in names if (layer := place(name)[1]) is not None})
+        layers = sorted({layer for name in names if (layer := place_of(name)[1]) is not None})
         tokens = [total for name in names if (total := imatrix.tokens(name)) is not None]
         reached = sum(int((imatrix.counts(name) > 0).sum()) for name in names)
         kinds.append(Kind(kind, len(names), tuple(layers), n_mat, n_cols, reached, max(tokens, default=None), signed))

@@ -12,6 +12,7 @@ from gguftool.errors import UsageError
 from gguftool.format.reader import Model, TensorInfo, open_model
 from gguftool.imatrix.contents import several
 from gguftool.imatrix.figures import columns, values
+from gguftool.imatrix.statistics import by_kind
 from gguftool.run.weights import LayerWeights, WeightStatistics, measure_weights, readable_bytes
 from gguftool.verbs.stats import check_some, pattern
 
@@ -72,11 +73,7 @@ def weight_statistics(
             progress(done, total)
 
     rows, layers = measure_weights(model, whole, threads=threads or os.cpu_count() or 1, progress=step)
-    return Weights(model.path, tuple(sorted(rows, key=_by_kind)), tuple(layers), _warnings(rows, chosen, whole))
-
-
-def _by_kind(row: WeightStatistics) -> tuple[bool, str, int, str]:
-    return row.layer is None, row.kind, -1 if row.layer is None else row.layer, row.name
+    return Weights(model.path, tuple(sorted(rows, key=by_kind)), tuple(layers), _warnings(rows, chosen, whole))
 
 
 def _warnings(rows: list[WeightStatistics], chosen: list[TensorInfo], whole: list[TensorInfo]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguftool.errors import UsageError
-from gguftool.format.names import layer_of, tensor_kind
+from gguftool.format.names import layer_of, place_of
 from gguftool.show.charts.heat import BESIDE, map_width
 from gguftool.show.charts.labels import Mark, number
 from gguftool.show.charts.page import (
@@ -125,9 +125,9 @@ def _chosen(imatrix: Imatrix, which: str | Sequence[str] | None) -> list[str]:
     if which is None:
         wanted = in_layers
     elif isinstance(which, str):
-        wanted = [which] if which in names else [name for name in in_layers if kind_of(name) == which]
+        wanted = [which] if which in names else [name for name in in_layers if place_of(name)[2] == which]
         if not wanted:
-            kinds = ", ".join(sorted({kind_of(name) for name in names}))
+            kinds = ", ".join(sorted({place_of(name)[2] for name in names}))
             raise UsageError(f"'{which}' is neither a tensor nor a kind that has values: {kinds}")
     else:
         wanted = [name for name in which if name in names]
@@ -137,21 +137,15 @@ def _chosen(imatrix: Imatrix, which: str | Sequence[str] | None) -> list[str]:
     return wanted
 
 
-def kind_of(name: str) -> str:
-    """The kind of an entry as the statistics name it, with its stack if that is not the usual one."""
-    place = layer_of(name)
-    return f"{place[0].removesuffix('blk') if place else ''}{tensor_kind(name)}"
-
-
 def _panels(imatrix: Imatrix, names: Sequence[str]) -> dict[str, dict[int, Spread]]:
     """Label -> layer -> spread; kinds whose spreads agree in every layer are one."""
-    if len({kind_of(name) for name in names}) > MOST_KINDS:
+    if len({place_of(name)[2] for name in names}) > MOST_KINDS:
         raise UsageError("too many kinds of tensors for a chart: choose some of the tensors")
     by_kind: dict[str, dict[int, Spread]] = {}
     for name in names:
-        place = layer_of(name)
-        assert place is not None
-        by_kind.setdefault(kind_of(name), {})[place[1]] = spread(imatrix, name)
+        _, layer, kind = place_of(name)
+        assert layer is not None
+        by_kind.setdefault(kind, {})[layer] = spread(imatrix, name)
     merged: dict[tuple[Any, ...], list[str]] = {}
     for kind in sorted(by_kind):
         proof = tuple((at, one.n, one.quantiles, one.far) for at, one in sorted(by_kind[kind].items()))

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguftool.errors import UsageError
-from gguftool.format.names import layer_of
-from gguftool.show.charts.channels import kind_of
+from gguftool.format.names import place_of
 from gguftool.show.charts.heat import Colouring, colour_bar
 from gguftool.show.charts.page import (
     ABSENT,
@@ -79,9 +78,9 @@ def _groups(imatrix: Imatrix, names: Sequence[str]) -> dict[str, _Counts]:
     """Kinds -> layer -> tokens per expert; kinds with the same counts everywhere are one."""
     by_kind: dict[str, _Counts] = {}
     for name in names:
-        place = layer_of(name)
-        if place is not None and imatrix.shape(name)[0] > 1:
-            by_kind.setdefault(kind_of(name), {})[place[1]] = imatrix.counts(name)
+        _, layer, kind = place_of(name)
+        if layer is not None and imatrix.shape(name)[0] > 1:
+            by_kind.setdefault(kind, {})[layer] = imatrix.counts(name)
     merged: dict[tuple[tuple[int, bytes], ...], list[str]] = {}
     for kind in sorted(by_kind):
         if "exps" not in kind and all(len(set(row.tolist())) == 1 for row in by_kind[kind].values()):
