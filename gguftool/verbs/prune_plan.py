@@ -46,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to spend the bytes. ``nbytes`` and ``bpw`` of all tensors (bpw of those that the file has)."""
+    """One way to spend the bytes: what it is called, its recipe, and what the quantized file diverges, if measured."""
 
     name: str
     plan: StatisticsPlan
